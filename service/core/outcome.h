@@ -1,0 +1,41 @@
+// What becomes of a negotiation: a route or a refusal.
+#ifndef ZCBROKER_SERVICE_CORE_OUTCOME_H_
+#define ZCBROKER_SERVICE_CORE_OUTCOME_H_
+
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "proto/zcbroker/v1/broker.pb.h"
+#include "proto/zcbroker/v1/errors.pb.h"
+
+namespace zcbroker::service {
+
+// A rule said no. `text` is one sentence for people that says what to do;
+// `detail` holds the same as facts.
+struct Refused {
+  std::string text;
+  v1::RefusalDetail detail;
+
+  v1::Refusal refusal() const { return detail.refusal(); }
+};
+
+using Outcome = std::variant<v1::NegotiateResponse, Refused>;
+
+// Facts that some refusals carry beside the request's own.
+struct RefusalFacts {
+  std::vector<std::string> installed_versions;
+  std::vector<std::string> evidence;  // cut to 40 lines
+  absl::Duration retry_after = absl::ZeroDuration();
+};
+
+// A refusal of a request for `service` at `version`, which may be anything a
+// peer sent: they are escaped and cut to 64 bytes.
+Refused Refuse(v1::Refusal refusal, std::string text, const std::string& service,
+               const std::string& version, RefusalFacts facts = {});
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_CORE_OUTCOME_H_

@@ -1,0 +1,40 @@
+#include "service/core/route_table.h"
+
+#include <algorithm>
+
+#include "service/core/world.h"
+
+namespace zcbroker::service {
+
+bool AnyLaneAccepted(const v1::NegotiateRequest& request,
+                     const v1::BackendRoute& route) {
+  if (request.accepted_lanes().empty()) return true;
+  return std::any_of(route.lanes().begin(), route.lanes().end(), [&](int lane) {
+    return std::count(request.accepted_lanes().begin(),
+                      request.accepted_lanes().end(), lane) > 0;
+  });
+}
+
+void RouteTable::Add(const std::string& service, v1::EndpointRule rule,
+                     v1::BackendRoute route) {
+  entries_[{service, route.version()}] = Entry{rule, std::move(route)};
+}
+
+absl::optional<v1::NegotiateResponse> RouteTable::Find(
+    const v1::NegotiateRequest& request) const {
+  const auto found =
+      entries_.find({request.service(), request.wanted_version()});
+  if (found == entries_.end()) return absl::nullopt;
+  const Entry& entry = found->second;
+  if (!AnyLaneAccepted(request, entry.route)) return absl::nullopt;
+  if (request.has_world() &&
+      !WorldDifferences(world_, request.world(), entry.rule).empty()) {
+    return absl::nullopt;
+  }
+  v1::NegotiateResponse response;
+  *response.mutable_route() = entry.route;
+  response.set_origin(v1::ROUTE_ORIGIN_REUSED);
+  return response;
+}
+
+}  // namespace zcbroker::service

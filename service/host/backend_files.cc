@@ -1,0 +1,164 @@
+#include "service/host/backend_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "ipc/deadline.h"
+#include "ipc/socket.h"
+#include "ipc/unique_fd.h"
+#include "ipc/user_sid_hash.h"
+#include "ipc/zccache_rules.h"
+
+namespace zcbroker::service {
+namespace {
+
+constexpr size_t kTailBytes = 8192;
+
+std::string DirectoryOf(const std::string& path) {
+  return path.substr(0, path.rfind('/'));
+}
+
+// The device of `directory`, or of its nearest parent that exists.
+absl::optional<dev_t> DeviceOf(std::string directory) {
+  struct stat status;
+  while (stat(directory.c_str(), &status) != 0) {
+    if (directory.empty()) return absl::nullopt;
+    directory = DirectoryOf(directory);
+  }
+  return status.st_dev;
+}
+
+absl::optional<ipc::Endpoint> DirectEndpoint(const StartPlan& plan,
+                                             const Surroundings& around) {
+  if (plan.definition.endpoint_rule() != v1::ENDPOINT_RULE_ZCCACHE) {
+    return absl::nullopt;
+  }
+  const ipc::ZccacheInputs inputs{
+      [&around](absl::string_view name) -> absl::optional<std::string> {
+        const auto found = around.environment.find(std::string(name));
+        if (found == around.environment.end()) return absl::nullopt;
+        return found->second;
+      },
+      around.cwd};
+  const absl::StatusOr<ipc::Endpoint> endpoint = ipc::Endpoint::Parse(
+      ipc::ZccacheDefaultEndpoint(inputs, plan.version.version));
+  if (!endpoint.ok()) return absl::nullopt;
+  return *endpoint;
+}
+
+}  // namespace
+
+absl::StatusOr<BackendFiles> PlaceBackend(const StartPlan& plan,
+                                          const Surroundings& around) {
+  const std::string& name = plan.definition.name();
+  // The hash function is the one of the broker's address: 16 digits tell the
+  // backends of one user apart.
+  const std::string id = ipc::UserSidHash(
+      absl::StrCat(name, "/", plan.version.version, "/", plan.version.binary,
+                   "/", plan.version.binary_identity));
+  absl::optional<ipc::Endpoint> direct = DirectEndpoint(plan, around);
+  std::string path = absl::StrCat(around.backends_dir, "/", id, ".sock");
+  if (direct.has_value()) {
+    const std::string directory = DirectoryOf(direct->path());
+    if (DeviceOf(directory) != DeviceOf(around.backends_dir)) {
+      // A hard link needs one file system.
+      path = absl::StrCat(directory, "/.zcbroker-", id, ".sock");
+    }
+  }
+  absl::StatusOr<ipc::Endpoint> endpoint = ipc::Endpoint::Parse(path);
+  if (!endpoint.ok()) {
+    if (!direct.has_value()) return endpoint.status();
+    endpoint = *direct;
+  }
+  const std::string log_file =
+      absl::StrCat(around.log_dir, "/", name, "-", plan.version.version, ".log");
+  return BackendFiles{*std::move(endpoint), std::move(direct), log_file};
+}
+
+absl::Status LinkSocket(const ipc::Endpoint& target,
+                        const ipc::Endpoint& link_name) {
+  if (absl::Status made = MakeDirectories(DirectoryOf(link_name.path()));
+      !made.ok()) {
+    return made;
+  }
+  if (link(target.path().c_str(), link_name.path().c_str()) == 0) {
+    return absl::OkStatus();
+  }
+  if (errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("link ", link_name.path()));
+  }
+  const absl::Status answer =
+      ipc::Connect(link_name, ipc::Deadline::After(absl::ZeroDuration()))
+          .status();
+  if (!absl::IsUnavailable(answer) && !absl::IsNotFound(answer)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("somebody else listens at ", link_name.path()));
+  }
+  const std::string temporary = absl::StrCat(link_name.path(), ".zcb", getpid());
+  unlink(temporary.c_str());
+  if (link(target.path().c_str(), temporary.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("link ", temporary));
+  }
+  if (rename(temporary.c_str(), link_name.path().c_str()) != 0) {
+    const int error = errno;
+    unlink(temporary.c_str());
+    return absl::ErrnoToStatus(error,
+                               absl::StrCat("rename to ", link_name.path()));
+  }
+  return absl::OkStatus();
+}
+
+void UnlinkIfSame(const ipc::Endpoint& endpoint,
+                  const ipc::FileIdentity& identity) {
+  const absl::StatusOr<ipc::FileIdentity> now =
+      ipc::IdentifyFile(endpoint.path());
+  if (now.ok() && *now == identity) unlink(endpoint.path().c_str());
+}
+
+absl::Status MakeDirectories(const std::string& directory) {
+  if (directory.empty() || mkdir(directory.c_str(), 0700) == 0 ||
+      errno == EEXIST) {
+    return absl::OkStatus();
+  }
+  if (errno != ENOENT) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
+  }
+  if (absl::Status parent = MakeDirectories(DirectoryOf(directory));
+      !parent.ok()) {
+    return parent;
+  }
+  if (mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST) {
+    return absl::OkStatus();
+  }
+  return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
+}
+
+std::vector<std::string> LogTail(const std::string& file, off_t offset,
+                                 size_t max_lines) {
+  const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat status;
+  if (!fd || fstat(fd.get(), &status) != 0) return {};
+  if (status.st_size < offset) offset = 0;  // it was truncated meanwhile
+  const off_t from =
+      std::max<off_t>(offset, status.st_size - static_cast<off_t>(kTailBytes));
+  std::string text(kTailBytes, '\0');
+  const ssize_t n = pread(fd.get(), &text[0], text.size(), from);
+  text.resize(std::max<ssize_t>(n, 0));
+  std::vector<std::string> lines =
+      absl::StrSplit(text, '\n', absl::SkipWhitespace());
+  if (lines.size() > max_lines) {
+    lines.erase(lines.begin(), lines.end() - static_cast<long>(max_lines));
+  }
+  return lines;
+}
+
+}  // namespace zcbroker::service

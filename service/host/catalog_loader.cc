@@ -1,0 +1,290 @@
+#include "service/host/catalog_loader.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "asio/post.hpp"
+#include "ipc/names.h"
+#include "ipc/status_macros.h"
+#include "ipc/unique_fd.h"
+#include "service/host/version_command.h"
+
+namespace zcbroker::service {
+namespace {
+
+constexpr char kOurSuffix[] = ".textproto";
+constexpr char kUpstreamSuffix[] = ".servicedef";
+constexpr size_t kMaxFileBytes = 1 << 20;
+
+// The names in `directory` that end in `suffix`, sorted.
+std::vector<std::string> Entries(const std::string& directory,
+                                 absl::string_view suffix) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(directory.c_str()),
+                                                closedir);
+  if (dir == nullptr) return names;
+  while (const dirent* entry = readdir(dir.get())) {
+    const absl::string_view name = entry->d_name;
+    if (name[0] != '.' && absl::EndsWith(name, suffix)) {
+      names.emplace_back(name);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// A definition says what is executed: it must be nobody else's to write.
+absl::StatusOr<std::string> ReadTrusted(const std::string& path) {
+  const ipc::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat status;
+  if (!fd || fstat(fd.get(), &status) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot be read");
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return absl::FailedPreconditionError("is no regular file");
+  }
+  if (status.st_uid != geteuid() && status.st_uid != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("belongs to uid ", status.st_uid, ", not to you"));
+  }
+  if ((status.st_mode & 022) != 0) {
+    return absl::PermissionDeniedError(
+        "may be written by others; chmod go-w it");
+  }
+  std::string text;
+  char buffer[16384];
+  while (text.size() <= kMaxFileBytes) {
+    const ssize_t n = read(fd.get(), buffer, sizeof(buffer));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return absl::ErrnoToStatus(errno, "cannot be read");
+    if (n == 0) break;
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return text;
+}
+
+absl::StatusOr<std::string> IdentifyBinary(const std::string& path) {
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0) {
+    return absl::NotFoundError(absl::StrCat(path, ": ", strerror(errno)));
+  }
+  if (!S_ISREG(status.st_mode) || access(path.c_str(), X_OK) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(path, ": is not an executable file"));
+  }
+  return absl::StrCat(status.st_dev, ":", status.st_ino, ":", status.st_size,
+                      ":", status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec);
+}
+
+std::string FindOnPath(const std::string& path, const char* program) {
+  for (const absl::string_view directory : absl::StrSplit(path, ':')) {
+    if (!absl::StartsWith(directory, "/")) continue;
+    std::string candidate = absl::StrCat(directory, "/", program);
+    if (IdentifyBinary(candidate).ok()) return candidate;
+  }
+  return "";
+}
+
+v1::Problem ProblemAt(std::string where, absl::string_view what) {
+  v1::Problem problem;
+  problem.set_where(std::move(where));
+  problem.set_what(std::string(what));
+  return problem;
+}
+
+}  // namespace
+
+// One load between reading the files and having every version.
+struct CatalogLoader::Loading {
+  struct Candidate {
+    std::string service;
+    v1::Binary binary;
+    std::string identity;
+    absl::StatusOr<std::string> version =
+        absl::UnknownError("not asked for its version");
+  };
+
+  Catalog catalog;
+  std::vector<Candidate> candidates;
+  size_t next = 0;
+};
+
+CatalogLoader::CatalogLoader(asio::io_context& loop, Reaper& reaper,
+                             DefinitionSources sources)
+    : loop_(loop), reaper_(reaper), sources_(std::move(sources)) {}
+
+CatalogLoader::~CatalogLoader() {
+  if (reader_.joinable()) reader_.join();
+}
+
+std::vector<CatalogLoader::Source> CatalogLoader::ReadAll(
+    const DefinitionSources& sources) {
+  std::vector<Source> all;
+  const auto known = [&](absl::string_view name) {
+    return std::any_of(all.begin(), all.end(),
+                       [&](const Source& s) { return s.name == name; });
+  };
+  const auto read = [&](const std::string& directory, const char* suffix,
+                        auto parse) {
+    for (const std::string& file : Entries(directory, suffix)) {
+      Source source;
+      source.name = std::string(absl::StripSuffix(file, suffix));
+      if (known(source.name)) continue;
+      source.source = absl::StrCat(directory, "/", file);
+      const absl::StatusOr<std::string> text = ReadTrusted(source.source);
+      if (text.ok()) {
+        source.parsed = parse(*text, source.source, source.name);
+      } else {
+        source.parsed.problems.push_back(
+            ProblemAt(source.source, text.status().message()));
+      }
+      all.push_back(std::move(source));
+    }
+  };
+  read(sources.services_dir, kOurSuffix, ParseDefinition);
+  const v1::ServiceDefinition& built_in = BuiltInZccache();
+  const std::string daemon = FindOnPath(sources.path, "zccache-daemon");
+  if (!known(built_in.name()) && !daemon.empty()) {
+    Source source;
+    source.name = built_in.name();
+    source.source = "built-in";
+    source.parsed.definition = built_in;
+    source.parsed.definition->add_binaries()->set_path(daemon);
+    all.push_back(std::move(source));
+  }
+  read(sources.upstream_dir, kUpstreamSuffix, ParseUpstreamDefinition);
+  return all;
+}
+
+void CatalogLoader::Load(std::function<void(Catalog)> done) {
+  if (!waiting_.empty()) {
+    next_.push_back(std::move(done));
+    return;
+  }
+  waiting_.push_back(std::move(done));
+  Begin();
+}
+
+void CatalogLoader::Begin() {
+  if (reader_.joinable()) reader_.join();
+  reader_ = std::thread([this] {
+    std::vector<Source> sources = ReadAll(sources_);
+    asio::post(loop_, [this, sources = std::move(sources)]() mutable {
+      reader_.join();
+      Resolve(std::move(sources));
+    });
+  });
+}
+
+void CatalogLoader::Resolve(std::vector<Source> sources) {
+  auto loading = std::make_shared<Loading>();
+  std::map<std::string, Source> good;
+  for (Source& source : sources) {
+    for (const v1::Problem& problem : source.parsed.problems) {
+      loading->catalog.problems.push_back(problem);
+    }
+    if (!source.parsed.definition.has_value()) {
+      const auto last_good = good_.find(source.name);
+      if (last_good == good_.end()) continue;
+      source = last_good->second;
+    }
+    good[source.name] = source;
+    CatalogService& service = loading->catalog.services[source.name];
+    service.definition = *source.parsed.definition;
+    service.allowed_versions = source.parsed.allowed_versions;
+    service.source = source.source;
+    for (const v1::Binary& binary : service.definition.binaries()) {
+      const absl::StatusOr<std::string> identity =
+          IdentifyBinary(binary.path());
+      if (!identity.ok()) {
+        service.unusable.push_back(std::string(identity.status().message()));
+        continue;
+      }
+      loading->candidates.push_back({source.name, binary, *identity});
+    }
+    // How to start it, without what it is started from: a further binary is no
+    // change of the definition.
+    service.definition.clear_binaries();
+  }
+  good_ = std::move(good);
+  AskVersions(std::move(loading));
+}
+
+void CatalogLoader::AskVersions(std::shared_ptr<Loading> loading) {
+  for (; loading->next < loading->candidates.size(); ++loading->next) {
+    Loading::Candidate& candidate = loading->candidates[loading->next];
+    const std::pair<std::string, std::string> key{candidate.binary.path(),
+                                                  candidate.identity};
+    if (!candidate.binary.version().empty()) {
+      candidate.version = candidate.binary.version();
+    } else if (const auto told = versions_.find(key);
+               told != versions_.end()) {
+      candidate.version = told->second;
+    } else {
+      RunVersionCommand(loop_, reaper_, candidate.binary.path(),
+                        sources_.environment,
+                        [this, loading, key](
+                            absl::StatusOr<std::string> version) {
+                          if (version.ok()) versions_[key] = *version;
+                          loading->candidates[loading->next].version =
+                              std::move(version);
+                          ++loading->next;
+                          AskVersions(loading);
+                        });
+      return;
+    }
+  }
+  Finish(*loading);
+}
+
+void CatalogLoader::Finish(Loading& loading) {
+  for (const Loading::Candidate& candidate : loading.candidates) {
+    CatalogService& service = loading.catalog.services[candidate.service];
+    const std::string& path = candidate.binary.path();
+    if (!candidate.version.ok()) {
+      service.unusable.push_back(
+          std::string(candidate.version.status().message()));
+      continue;
+    }
+    const std::string& version = *candidate.version;
+    const bool twice = std::any_of(
+        service.versions.begin(), service.versions.end(),
+        [&](const InstalledVersion& v) { return v.version == version; });
+    if (twice) {
+      service.unusable.push_back(absl::StrCat(
+          path, ": is version ", version, " like another binary before it"));
+      continue;
+    }
+    service.versions.push_back(
+        {version, path, candidate.identity,
+         LanesOf(service.definition, candidate.binary, version)});
+  }
+  for (auto& [name, service] : loading.catalog.services) {
+    std::sort(service.versions.begin(), service.versions.end(),
+              [](const InstalledVersion& a, const InstalledVersion& b) {
+                return ipc::CompareVersions(a.version, b.version) > 0;
+              });
+    for (const std::string& line : service.unusable) {
+      loading.catalog.problems.push_back(ProblemAt(service.source, line));
+    }
+  }
+  const auto waiting = std::exchange(waiting_, std::exchange(next_, {}));
+  if (!waiting_.empty()) Begin();
+  for (const auto& done : waiting) done(loading.catalog);
+}
+
+}  // namespace zcbroker::service
