@@ -13,7 +13,7 @@
 #include "ipc/status_macros.h"
 #include "ipc/wire/bincode.h"
 #include "ipc/wire/content_check.h"
-#include "ipc/wire/wire_lane.h"
+#include "ipc/wire_lane.h"
 #include "proto/running_process/broker_v1.pb.h"
 #include "proto/zccache/v1/zccache.pb.h"
 
@@ -249,8 +249,10 @@ absl::StatusOr<std::string> EncodeOn(WireLane lane, const Message& message,
     case WireLane::kFrameV1:
       return EncodeFrame(MakeFrame(kind, kZccacheProtocol, frame_request_id,
                                    message.SerializeAsString()));
+    case WireLane::kOpaque:
+      break;
   }
-  return absl::InvalidArgumentError("unknown wire lane");
+  return absl::InvalidArgumentError("no encoding for an opaque lane");
 }
 
 }  // namespace

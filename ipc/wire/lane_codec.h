@@ -20,7 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "ipc/wire/wire_lane.h"
+#include "ipc/wire_lane.h"
 #include "proto/zccache/v1/zccache.pb.h"
 
 namespace zcbroker::ipc {
@@ -86,7 +86,8 @@ Decoded<zccache::v1::Response> DecodeResponse(absl::string_view buffer);
 // The whole bytes of `message` on `lane`. request_id is written as it is on the
 // prost lanes (a client sets CanonicalRequestId, a daemon the request's) and
 // dropped on bincode; `frame_request_id` counts only on FrameV1.
-// Error: kInvalidArgument (content_check.h, or longer than kMaxMessageBytes).
+// Error: kInvalidArgument (content_check.h, longer than kMaxMessageBytes, or
+// `lane` is kOpaque).
 absl::StatusOr<std::string> Encode(WireLane lane,
                                    const zccache::v1::Request& message,
                                    uint64_t frame_request_id);

@@ -1,24 +1,14 @@
-// The three encodings of a zccache data path, and which of them a client
-// speaks. No I/O; thread-safe. Source: spec zccache-ipc 3.1, 3.5 and 3.6.
-#ifndef ZCBROKER_IPC_WIRE_WIRE_LANE_H_
-#define ZCBROKER_IPC_WIRE_WIRE_LANE_H_
-
-#include <cstdint>
+// Which wire lane a client of zccache speaks, and how it labels its requests.
+// No I/O; thread-safe. Source: spec zccache-ipc 3.5 and 3.6.
+#ifndef ZCBROKER_IPC_WIRE_LANE_CHOICE_H_
+#define ZCBROKER_IPC_WIRE_LANE_CHOICE_H_
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "ipc/wire_lane.h"
 #include "proto/zccache/v1/zccache.pb.h"
 
 namespace zcbroker::ipc {
-
-enum class WireLane : uint8_t {
-  kBincodeV15,  // u32 length, u32 15, bincode
-  kProstV16,    // u32 length, u32 16, protobuf
-  kFrameV1,     // a running-process frame on payload protocol 0x7A63, protobuf
-};
-
-// "bincode-v15", "prost-v16", "frame-v1".
-absl::string_view WireLaneName(WireLane lane);
 
 // Ping, Status, Shutdown and Clear: the requests that go over the control
 // lane and need no cache.
@@ -44,4 +34,4 @@ absl::string_view CanonicalRequestId(const zccache::v1::Request& request);
 
 }  // namespace zcbroker::ipc
 
-#endif  // ZCBROKER_IPC_WIRE_WIRE_LANE_H_
+#endif  // ZCBROKER_IPC_WIRE_LANE_CHOICE_H_

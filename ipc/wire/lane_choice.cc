@@ -1,4 +1,4 @@
-#include "ipc/wire/wire_lane.h"
+#include "ipc/wire/lane_choice.h"
 
 #include <string>
 
@@ -7,23 +7,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "ipc/wire_lane.h"
 #include "proto/zccache/v1/zccache.pb.h"
 
 namespace zcbroker::ipc {
 
 using zccache::v1::Request;
-
-absl::string_view WireLaneName(WireLane lane) {
-  switch (lane) {
-    case WireLane::kBincodeV15:
-      return "bincode-v15";
-    case WireLane::kProstV16:
-      return "prost-v16";
-    case WireLane::kFrameV1:
-      return "frame-v1";
-  }
-  return "unknown";
-}
 
 bool IsControlRequest(const Request& request) {
   switch (request.body_case()) {
