@@ -73,9 +73,8 @@ absl::StatusOr<std::string> ExplicitInstanceName(
 absl::StatusOr<std::string> BackendName(absl::string_view user_sid_hash,
                                         absl::string_view random) {
   if (random.size() != 16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a backend's name takes 16 random bytes, not ",
-                     random.size()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a backend's name takes 16 random bytes, not ", random.size()));
   }
   return NameOf(user_sid_hash,
                 absl::StrCat("be-", absl::BytesToHexString(random)));

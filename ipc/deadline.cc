@@ -28,8 +28,8 @@ absl::Duration Deadline::Remaining() const {
 int Deadline::PollTimeoutMillis() const {
   if (IsInfinite()) return -1;
   const absl::Duration remaining = std::min(Remaining(), absl::Hours(24));
-  return static_cast<int>(absl::ToInt64Milliseconds(
-      absl::Ceil(remaining, absl::Milliseconds(1))));
+  return static_cast<int>(
+      absl::ToInt64Milliseconds(absl::Ceil(remaining, absl::Milliseconds(1))));
 }
 
 }  // namespace zcbroker::ipc

@@ -16,8 +16,9 @@ namespace zcbroker::ipc {
 namespace {
 
 bool IsDigits(absl::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(),
-                                      [](char c) { return absl::ascii_isdigit(c); });
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isdigit(c);
+  });
 }
 
 bool IsLowerOrDigit(char c) {

@@ -26,8 +26,8 @@ absl::StatusOr<UniqueFd> OpenPrivateDir(const std::string& path,
 // are made. The descriptor is for OpenOrCreatePrivateDirAt.
 absl::StatusOr<UniqueFd> OpenDirectory(const std::string& path);
 
-// The same as OpenPrivateDir for the entry `leaf` of the open directory `parent_fd`, whose path
-// `parent_path` is for messages.
+// The same as OpenPrivateDir for the entry `leaf` of the open directory
+// `parent_fd`, whose path `parent_path` is for messages.
 absl::StatusOr<UniqueFd> OpenPrivateDirAt(int parent_fd,
                                           absl::string_view parent_path,
                                           absl::string_view leaf,

@@ -36,9 +36,9 @@ absl::StatusOr<Base> OpenTmpBase(const RuntimeDirInputs& inputs, bool create) {
     return Base{std::move(path), std::move(fd)};
   }
   ZCB_ASSIGN_OR_RETURN(UniqueFd root, OpenDirectory(inputs.tmp_root));
-  ZCB_ASSIGN_OR_RETURN(UniqueFd fd,
-                       OpenOrCreatePrivateDirAt(root.get(), inputs.tmp_root,
-                                                leaf, inputs.euid));
+  ZCB_ASSIGN_OR_RETURN(
+      UniqueFd fd,
+      OpenOrCreatePrivateDirAt(root.get(), inputs.tmp_root, leaf, inputs.euid));
   return Base{std::move(path), std::move(fd)};
 }
 
@@ -49,10 +49,9 @@ absl::StatusOr<Base> OpenBase(const RuntimeDirInputs& inputs, bool create,
     if (absl::StartsWith(*inputs.xdg_runtime_dir, "/")) {
       candidates.push_back(WithoutTrailingSlashes(*inputs.xdg_runtime_dir));
     } else {
-      passed_over.push_back(
-          absl::StrCat("XDG_RUNTIME_DIR is \"",
-                       Printable(*inputs.xdg_runtime_dir),
-                       "\", must be an absolute path"));
+      passed_over.push_back(absl::StrCat("XDG_RUNTIME_DIR is \"",
+                                         Printable(*inputs.xdg_runtime_dir),
+                                         "\", must be an absolute path"));
     }
   }
   candidates.push_back(absl::StrCat(inputs.run_user_root, "/", inputs.euid));
@@ -76,8 +75,8 @@ absl::StatusOr<RuntimeDir> RuntimeDir::Open(const RuntimeDirInputs& inputs,
   std::vector<std::string> passed_over;
   ZCB_ASSIGN_OR_RETURN(Base base, OpenBase(inputs, create, passed_over));
   absl::StatusOr<UniqueFd> fd =
-      create ? OpenOrCreatePrivateDirAt(base.fd.get(), base.path,
-                                        kSubdirectory, inputs.euid)
+      create ? OpenOrCreatePrivateDirAt(base.fd.get(), base.path, kSubdirectory,
+                                        inputs.euid)
              : OpenPrivateDirAt(base.fd.get(), base.path, kSubdirectory,
                                 inputs.euid);
   if (!fd.ok()) return fd.status();

@@ -2,7 +2,8 @@
 // `zcbroker/` in the first of
 //   $XDG_RUNTIME_DIR, if absolute, ours and of mode 0700;
 //   /run/user/<effective uid>, if ours and of mode 0700;
-//   /tmp/zcbroker-<effective uid>, ours, 0700, no symbolic link; made if need be.
+//   /tmp/zcbroker-<effective uid>, ours, 0700, no symbolic link; made if need
+//   be.
 // The same rule for the broker, every client and every stub.
 // Source: docs/protocol.md, "Runtime directory".
 #ifndef ZCBROKER_IPC_RUNTIME_DIR_H_

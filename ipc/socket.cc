@@ -14,9 +14,8 @@ absl::StatusOr<std::string> ReadExactly(const UniqueFd& fd, std::size_t size,
   std::size_t have = 0;
   while (have < size) {
     const bool last_look = deadline.Expired();
-    ZCB_ASSIGN_OR_RETURN(
-        const std::size_t n,
-        ReadSome(fd, &bytes[have], size - have, deadline));
+    ZCB_ASSIGN_OR_RETURN(const std::size_t n,
+                         ReadSome(fd, &bytes[have], size - have, deadline));
     if (n == 0 && have == 0) {
       return absl::OutOfRangeError("the peer closed the connection");
     }

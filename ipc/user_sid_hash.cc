@@ -46,7 +46,8 @@ absl::StatusOr<std::string> LinuxIdentity(
   }
   ZCB_ASSIGN_OR_RETURN(const std::string boot, TextOrNext(boot_id, "boot id"));
   if (!boot.empty()) return absl::StrCat(real_uid, ":boot:", boot);
-  return absl::NotFoundError("this machine has neither a machine id nor a boot id");
+  return absl::NotFoundError(
+      "this machine has neither a machine id nor a boot id");
 }
 
 std::string MacOsIdentity(std::uint32_t real_uid,

@@ -94,8 +94,8 @@ std::string VersionedCacheRoot(const ZccacheInputs& inputs,
   return Join(root, segment);
 }
 
-std::string UnixEndpoint(const ZccacheInputs& inputs,
-                         absl::string_view version, Os os) {
+std::string UnixEndpoint(const ZccacheInputs& inputs, absl::string_view version,
+                         Os os) {
   const std::string tail = NameTail(inputs, version);
   if (NonEmpty(inputs, "ZCCACHE_CACHE_DIR").has_value()) {
     const std::string root = VersionedCacheRoot(inputs, version, os);
@@ -107,7 +107,7 @@ std::string UnixEndpoint(const ZccacheInputs& inputs,
   const absl::optional<std::string> runtime =
       inputs.environment("XDG_RUNTIME_DIR");
   if (runtime.has_value()) {
-    return Join(*runtime, absl::StrCat("zccache/sock", tail));
+    return absl::StrCat(*runtime, "/zccache/sock", tail);
   }
   return absl::StrCat("/tmp/zccache-",
                       inputs.environment("USER").value_or("unknown"), "/sock",
@@ -122,8 +122,7 @@ std::string WindowsEndpoint(const ZccacheInputs& inputs,
                      Os::kWindows)
           : SanitizePipeUser(
                 inputs.environment("USERNAME").value_or("unknown"));
-  return absl::StrCat("\\\\.\\pipe\\zccache-", base,
-                      NameTail(inputs, version));
+  return absl::StrCat("\\\\.\\pipe\\zccache-", base, NameTail(inputs, version));
 }
 
 }  // namespace
@@ -139,8 +138,8 @@ std::uint64_t Fnv64(absl::string_view bytes) {
 
 std::string Short8(absl::string_view bytes) {
   const std::uint64_t hash = Fnv64(bytes);
-  return absl::StrCat(absl::Hex(
-      static_cast<std::uint32_t>(hash ^ (hash >> 32)), absl::kZeroPad8));
+  return absl::StrCat(absl::Hex(static_cast<std::uint32_t>(hash ^ (hash >> 32)),
+                                absl::kZeroPad8));
 }
 
 std::string LexicallyNormal(absl::string_view path, Os os) {
@@ -149,8 +148,7 @@ std::string LexicallyNormal(absl::string_view path, Os os) {
   const bool rooted = absl::StartsWith(text, "/");
   const bool double_rooted = os == Os::kWindows && absl::StartsWith(text, "//");
   std::vector<absl::string_view> parts;
-  for (absl::string_view part :
-       absl::StrSplit(text, '/', absl::SkipEmpty())) {
+  for (absl::string_view part : absl::StrSplit(text, '/', absl::SkipEmpty())) {
     if (part == ".") continue;
     if (part == ".." && !parts.empty() && parts.back() != "..") {
       parts.pop_back();
@@ -158,7 +156,9 @@ std::string LexicallyNormal(absl::string_view path, Os os) {
       parts.push_back(part);
     }
   }
-  return absl::StrCat(double_rooted ? "//" : rooted ? "/" : "",
+  return absl::StrCat(double_rooted ? "//"
+                      : rooted      ? "/"
+                                    : "",
                       absl::StrJoin(parts, "/"));
 }
 

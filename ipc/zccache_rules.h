@@ -48,16 +48,14 @@ std::string ZccacheCacheRoot(const ZccacheInputs& inputs, Os os = HostOs());
 
 // What the clients of `version` use when no endpoint is given. Up to 1.12.15
 // the name has no version in it; from 1.12.7 the cache root has; from 1.12.16
-// both. The text may be no valid endpoint, exactly as zccache's own (an empty
-// XDG_RUNTIME_DIR makes it relative): Endpoint::Parse tells.
+// both. Byte for byte the text zccache makes, which may be no valid endpoint (a
+// relative XDG_RUNTIME_DIR): Endpoint::Parse tells.
 std::string ZccacheDefaultEndpoint(const ZccacheInputs& inputs,
-                                   absl::string_view version,
-                                   Os os = HostOs());
+                                   absl::string_view version, Os os = HostOs());
 
 // ZCCACHE_ENDPOINT verbatim where it is set, even to nothing; else the default.
 std::string ZccacheClientEndpoint(const ZccacheInputs& inputs,
-                                  absl::string_view version,
-                                  Os os = HostOs());
+                                  absl::string_view version, Os os = HostOs());
 
 // What makes two daemons of one version incompatible, before the mount
 // namespace is added.
@@ -70,8 +68,7 @@ struct ZccacheWorld {
   }
 };
 
-ZccacheWorld ResolveZccacheWorld(const ZccacheInputs& inputs,
-                                 Os os = HostOs());
+ZccacheWorld ResolveZccacheWorld(const ZccacheInputs& inputs, Os os = HostOs());
 
 // The variables the functions above read: what to take from another process's
 // environment to know its world.

@@ -1,5 +1,3 @@
-#include "ipc/instance_lock.h"
-
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -11,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/instance_lock.h"
 #include "ipc/names.h"
 #include "ipc/platform/small_file.h"
 #include "ipc/status_macros.h"
@@ -30,12 +29,12 @@ bool IsNamed(int dir_fd, int fd) {
 }
 
 absl::StatusOr<UniqueFd> OpenLockFile(const RuntimeDir& dir) {
-  UniqueFd fd(openat(dir.fd(), kLeaf,
-                     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd fd(
+      openat(dir.fd(), kLeaf, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd) return fd;
   if (errno == ELOOP) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        dir.Entry(kLeaf), " is a symbolic link; remove it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(dir.Entry(kLeaf), " is a symbolic link; remove it"));
   }
   return absl::ErrnoToStatus(errno, absl::StrCat("open ", dir.Entry(kLeaf)));
 }
@@ -74,7 +73,8 @@ absl::StatusOr<InstanceLock> InstanceLock::TryAcquire(const RuntimeDir& dir) {
     } while (result != 0 && errno == EINTR);
     if (result != 0 && errno == EWOULDBLOCK) return HeldBy(fd, dir);
     if (result != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("lock ", dir.Entry(kLeaf)));
+      return absl::ErrnoToStatus(errno,
+                                 absl::StrCat("lock ", dir.Entry(kLeaf)));
     }
     if (!IsNamed(own_dir.get(), fd.get())) continue;
     ZCB_RETURN_IF_ERROR(WritePid(fd, dir));

@@ -1,5 +1,3 @@
-#include "ipc/listener.h"
-
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/listener.h"
 #include "ipc/platform/socket_address.h"
 #include "ipc/status_macros.h"
 
@@ -160,9 +159,8 @@ absl::StatusOr<absl::optional<UniqueFd>> Listener::Accept() const {
       case ENFILE:
       case ENOBUFS:
       case ENOMEM:
-        return absl::ResourceExhaustedError(
-            absl::StrCat("accept on ", endpoint_.path(),
-                         ": out of descriptors or memory"));
+        return absl::ResourceExhaustedError(absl::StrCat(
+            "accept on ", endpoint_.path(), ": out of descriptors or memory"));
       default:
         return absl::ErrnoToStatus(
             errno, absl::StrCat("accept on ", endpoint_.path()));

@@ -1,5 +1,3 @@
-#include "ipc/peer_identity.h"
-
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -7,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/peer_identity.h"
 #include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {
@@ -14,8 +13,8 @@ namespace zcbroker::ipc {
 absl::StatusOr<PeerIdentity> PeerOf(const UniqueFd& fd) {
   ucred credentials = {};
   socklen_t size = sizeof(credentials);
-  const bool known = getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED,
-                                &credentials, &size) == 0;
+  const bool known =
+      getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0;
   // Of a socket without a peer the kernel gives pid 0 and uid -1.
   if (!known || credentials.uid == static_cast<uid_t>(-1)) {
     return absl::FailedPreconditionError(

@@ -1,5 +1,3 @@
-#include "ipc/private_dir.h"
-
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -9,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "ipc/private_dir.h"
 
 namespace zcbroker::ipc {
 namespace {
@@ -21,8 +20,8 @@ std::string Joined(absl::string_view parent, absl::string_view leaf) {
 
 absl::Status OpenError(int error, absl::string_view path) {
   if (error == ELOOP || error == ENOTDIR) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, " is a symbolic link or no directory; remove it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is a symbolic link or no directory; remove it"));
   }
   return absl::ErrnoToStatus(error, absl::StrCat("open ", path));
 }

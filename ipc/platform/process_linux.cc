@@ -1,5 +1,3 @@
-#include "ipc/process.h"
-
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -17,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "ipc/platform/small_file.h"
+#include "ipc/process.h"
 #include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {

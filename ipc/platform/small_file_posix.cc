@@ -1,5 +1,3 @@
-#include "ipc/platform/small_file.h"
-
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -9,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/platform/small_file.h"
 #include "ipc/unique_fd.h"
 
 namespace zcbroker::ipc {

@@ -15,8 +15,7 @@ inline sockaddr_un SocketAddress(const Endpoint& endpoint) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   static_assert(sizeof(address.sun_path) > MaxSocketPathBytes(HostOs()));
-  std::memcpy(address.sun_path, endpoint.path().data(),
-              endpoint.path().size());
+  std::memcpy(address.sun_path, endpoint.path().data(), endpoint.path().size());
   return address;
 }
 

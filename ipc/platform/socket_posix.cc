@@ -1,5 +1,3 @@
-#include "ipc/socket.h"
-
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -14,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/platform/socket_address.h"
+#include "ipc/socket.h"
 #include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {
@@ -91,7 +90,8 @@ absl::StatusOr<std::size_t> Receive(int fd, char* buffer, std::size_t size,
     if (errno != EAGAIN && errno != EWOULDBLOCK) {
       return absl::ErrnoToStatus(errno, "read");
     }
-    if (last_look) return absl::DeadlineExceededError("read: nothing came in time");
+    if (last_look)
+      return absl::DeadlineExceededError("read: nothing came in time");
     ZCB_RETURN_IF_ERROR(Wait(fd, POLLIN, deadline));
   }
 }
@@ -129,8 +129,8 @@ absl::Status WriteAll(const UniqueFd& fd, absl::string_view bytes,
                       Deadline deadline) {
   while (!bytes.empty()) {
     const bool last_look = deadline.Expired();
-    const ssize_t n = send(fd.get(), bytes.data(), bytes.size(),
-                           MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n =
+        send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(n));
       if (last_look && !bytes.empty()) {

@@ -1,8 +1,8 @@
-#include "ipc/unique_fd.h"
-
 #include <unistd.h>
 
 #include <cerrno>
+
+#include "ipc/unique_fd.h"
 
 namespace zcbroker::ipc {
 

@@ -14,10 +14,10 @@ absl::StatusOr<std::string> HostUserSidHash() {
   constexpr std::size_t kMaxBytes = 4096;
   ZCB_ASSIGN_OR_RETURN(
       const std::string identity,
-      LinuxIdentity(getuid(), ReadSmallFile("/etc/machine-id", kMaxBytes),
-                    ReadSmallFile("/var/lib/dbus/machine-id", kMaxBytes),
-                    ReadSmallFile("/proc/sys/kernel/random/boot_id",
-                                  kMaxBytes)));
+      LinuxIdentity(
+          getuid(), ReadSmallFile("/etc/machine-id", kMaxBytes),
+          ReadSmallFile("/var/lib/dbus/machine-id", kMaxBytes),
+          ReadSmallFile("/proc/sys/kernel/random/boot_id", kMaxBytes)));
   return UserSidHash(identity);
 }
 
