@@ -1,0 +1,43 @@
+// Negotiation over the framed v1 protocol: one Hello, one reply. Spoken by our
+// broker and by upstream's; needs no gRPC. Source: spec broker-v1 1 to 5.
+#ifndef ZCBROKER_CLIENT_FRAMED_NEGOTIATOR_H_
+#define ZCBROKER_CLIENT_FRAMED_NEGOTIATOR_H_
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "client/broker_negotiator.h"
+#include "client/connect_daemon.h"
+#include "ipc/endpoint.h"
+
+namespace zcbroker::client {
+
+// A Hello has no early sign of life, so after the contact budget in silence
+// the broker's health is asked for on a second connection, with a contact
+// budget of its own; only if that is silent too is the broker mute.
+// The protocol has no field for accepted lanes, start policy and world: the
+// broker reads a framed client's world from its environment.
+class FramedNegotiator : public BrokerNegotiator {
+ public:
+  explicit FramedNegotiator(ipc::Endpoint broker,
+                            NegotiationBudgets budgets = {})
+      : broker_(std::move(broker)), budgets_(budgets) {}
+
+  absl::StatusOr<BackendRoute> Negotiate(
+      const NegotiationRequest& request) override;
+
+ private:
+  const ipc::Endpoint broker_;
+  const NegotiationBudgets budgets_;
+};
+
+// For ConnectOptions::negotiator: the broker of the runtime directory.
+NegotiatorFactory FramedBroker(NegotiationBudgets budgets = {});
+
+// The same for whoever serves running-process clients: upstream's broker, or
+// ours under that name.
+NegotiatorFactory SharedFramedBroker(NegotiationBudgets budgets = {});
+
+}  // namespace zcbroker::client
+
+#endif  // ZCBROKER_CLIENT_FRAMED_NEGOTIATOR_H_

@@ -1,0 +1,44 @@
+// Negotiation over gRPC with zcbroker.v1.Broker: the library's default. The
+// only place of the client that knows gRPC.
+#ifndef ZCBROKER_CLIENT_GRPC_NEGOTIATOR_H_
+#define ZCBROKER_CLIENT_GRPC_NEGOTIATOR_H_
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/optional.h"
+#include "client/broker_negotiator.h"
+#include "client/connect_daemon.h"
+#include "ipc/endpoint.h"
+#include "proto/zcbroker/v1/errors.pb.h"
+
+namespace zcbroker::client {
+
+// Connects itself, checks the socket's owner, and only then hands the
+// connection to gRPC; a connection per negotiation. The broker sends initial
+// metadata at once: without it by the contact budget, the broker is mute.
+// Like all of gRPC's, not for use between fork and exec.
+class GrpcNegotiator : public BrokerNegotiator {
+ public:
+  explicit GrpcNegotiator(ipc::Endpoint broker, NegotiationBudgets budgets = {})
+      : broker_(std::move(broker)), budgets_(budgets) {}
+
+  absl::StatusOr<BackendRoute> Negotiate(
+      const NegotiationRequest& request) override;
+
+ private:
+  const ipc::Endpoint broker_;
+  const NegotiationBudgets budgets_;
+};
+
+// For ConnectOptions::negotiator: the broker of the runtime directory.
+NegotiatorFactory GrpcBroker(NegotiationBudgets budgets = {});
+
+// The facts of a refusal that came over gRPC; nothing for other errors.
+absl::optional<zcbroker::v1::RefusalDetail> RefusalDetailOf(
+    const absl::Status& status);
+
+}  // namespace zcbroker::client
+
+#endif  // ZCBROKER_CLIENT_GRPC_NEGOTIATOR_H_
