@@ -5,6 +5,7 @@
 #define ZCBROKER_SERVICE_CORE_BROKER_PORT_H_
 
 #include <functional>
+#include <string>
 
 #include "absl/types/optional.h"
 #include "proto/zcbroker/v1/admin.pb.h"
@@ -25,6 +26,9 @@ class BrokerPort {
   // is right for the calling thread. Counts the negotiation when it answers.
   virtual absl::optional<v1::NegotiateResponse> TryRoute(
       const v1::NegotiateRequest& request) = 0;
+
+  // Has this service a definition? Asks nobody.
+  virtual bool KnowsService(const std::string& name) = 0;
 
   // Has the rules decide. `deadline` is the caller's.
   virtual NegotiationId Negotiate(v1::NegotiateRequest request,

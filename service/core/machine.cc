@@ -478,6 +478,7 @@ RouteTable Machine::Routes() const {
   RouteTable table(world_);
   if (shutting_down_) return table;
   for (const auto& [name, service] : catalog_.services) {
+    table.AddService(name);
     for (const InstalledVersion& version : service.versions) {
       const auto found =
           slots_.find({name, version.version, version.binary_identity});

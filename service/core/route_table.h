@@ -4,6 +4,7 @@
 #define ZCBROKER_SERVICE_CORE_ROUTE_TABLE_H_
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,12 @@ class RouteTable {
   void Add(const std::string& service, v1::EndpointRule rule,
            v1::BackendRoute route);
 
+  // A service that has a definition, with or without a ready backend.
+  void AddService(const std::string& name) { services_.insert(name); }
+  bool KnowsService(const std::string& name) const {
+    return services_.count(name) > 0;
+  }
+
   // The answer to a request that a ready backend can serve; nothing where the
   // rules have to be asked: no such route, another world, no common lane.
   absl::optional<v1::NegotiateResponse> Find(
@@ -37,6 +44,7 @@ class RouteTable {
   };
 
   v1::World world_;
+  std::set<std::string> services_;
   std::map<std::pair<std::string, std::string>, Entry> entries_;
 };
 

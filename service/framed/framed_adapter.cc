@@ -1,0 +1,205 @@
+#include "service/framed/framed_adapter.h"
+
+#include <utility>
+#include <variant>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "ipc/frame/framed_reply.h"
+#include "proto/zcbroker/v1/refusals.h"
+
+namespace zcbroker::service {
+namespace {
+
+namespace upstream = running_process::broker::v1;
+
+constexpr size_t kMaxClientVersionBytes = 128;
+constexpr size_t kMaxLibraryBytes = 64;
+constexpr uint64_t kDefaultKeepaliveSecs = 1800;
+constexpr uint32_t kProtocol = 1;
+
+std::string BytesOr(absl::StatusOr<std::string> encoded) {
+  // Only a reply over 16 MiB cannot be encoded; ours are some hundred bytes.
+  return encoded.ok() ? *std::move(encoded) : std::string();
+}
+
+// The checks of a decoded Hello in their order (spec broker-v1 5.2, steps 10
+// and 11), with upstream's texts. The grammars of service and version are the
+// core's first checks.
+absl::optional<upstream::Refused> CheckHello(const upstream::Hello& hello,
+                                             const ipc::PeerIdentity& peer) {
+  const auto reject = [](const char* text) {
+    return ipc::MakeRefused(text, upstream::ERROR_PEER_REJECTED);
+  };
+  if (hello.client_min_protocol() > kProtocol ||
+      hello.client_max_protocol() < kProtocol) {
+    return ipc::MakeRefused("client protocol range does not include v1",
+                            upstream::ERROR_VERSION_UNSUPPORTED);
+  }
+  if (hello.client_version().size() > kMaxClientVersionBytes) {
+    return reject("client_version exceeds 128 bytes");
+  }
+  if (hello.client_lib_name().size() > kMaxLibraryBytes ||
+      hello.client_lib_version().size() > kMaxLibraryBytes) {
+    return reject("client_lib fields exceed 64 bytes");
+  }
+  if (hello.peer_pid() != 0 && peer.pid != 0 &&
+      hello.peer_pid() != static_cast<uint32_t>(peer.pid)) {
+    return reject("peer_pid does not match verified peer");
+  }
+  return absl::nullopt;
+}
+
+}  // namespace
+
+FramedAdapter::FramedAdapter(BrokerPort& port, WorldOf world_of)
+    : port_(port), world_of_(std::move(world_of)) {}
+
+std::string FramedAdapter::AnswerFault(ipc::FrameFault fault) {
+  port_.counters().Add(
+      absl::StrCat("bad_frames.", std::string(ipc::FrameFaultName(fault))));
+  return BytesOr(
+      ipc::EncodeHelloReply(upstream::Frame(), ipc::RefusedForFault(fault)));
+}
+
+void FramedAdapter::Handle(absl::string_view body,
+                           const ipc::PeerIdentity& peer, Reply reply) {
+  const absl::StatusOr<upstream::Frame> frame = ipc::DecodeFrame(body);
+  if (!frame.ok()) {
+    reply(AnswerFault(ipc::FrameFault::kMalformedFrame));
+    return;
+  }
+  if (frame->payload_protocol() == ipc::kAdminProtocol) {
+    HandleAdmin(*frame, std::move(reply));
+    return;
+  }
+  const ipc::FrameFault fault = ipc::CheckEnvelope(
+      *frame, upstream::FRAME_KIND_REQUEST, ipc::kControlProtocol);
+  if (fault != ipc::FrameFault::kNone) {
+    port_.counters().Add(
+        absl::StrCat("bad_frames.", std::string(ipc::FrameFaultName(fault))));
+    reply(BytesOr(ipc::EncodeHelloReply(*frame, ipc::RefusedForFault(fault))));
+    return;
+  }
+  HandleHello(*frame, peer, std::move(reply));
+}
+
+void FramedAdapter::HandleHello(const upstream::Frame& frame,
+                                const ipc::PeerIdentity& peer, Reply reply) {
+  upstream::Hello hello;
+  if (!hello.ParseFromString(frame.payload())) {
+    const auto fault = ipc::FrameFault::kMalformedPayload;
+    port_.counters().Add(
+        absl::StrCat("bad_frames.", std::string(ipc::FrameFaultName(fault))));
+    reply(BytesOr(ipc::EncodeHelloReply(frame, ipc::RefusedForFault(fault))));
+    return;
+  }
+  if (const auto refused = CheckHello(hello, peer)) {
+    port_.counters().Add("bad_hellos");
+    reply(BytesOr(ipc::EncodeHelloReply(frame, *refused)));
+    return;
+  }
+  v1::NegotiateRequest request;
+  request.set_service(hello.service_name());
+  request.set_wanted_version(hello.wanted_version());
+  request.set_client_name(hello.client_lib_name());
+  request.set_client_version(hello.client_version());
+  if (port_.KnowsService(request.service())) {
+    *request.mutable_world() = world_of_(peer.pid);
+  }
+  const uint64_t keepalive = hello.client_keepalive_secs();
+  if (const auto route = port_.TryRoute(request)) {
+    reply(EncodeOutcome(frame, keepalive, *route));
+    return;
+  }
+  port_.Negotiate(std::move(request), absl::nullopt,
+                  [this, frame, keepalive,
+                   reply = std::move(reply)](const Outcome& outcome) {
+                    reply(EncodeOutcome(frame, keepalive, outcome));
+                  });
+}
+
+std::string FramedAdapter::EncodeOutcome(const upstream::Frame& frame,
+                                         uint64_t keepalive_secs,
+                                         const Outcome& outcome) {
+  if (const auto* refusal = std::get_if<Refused>(&outcome)) {
+    const RefusalTraits& traits = TraitsOf(refusal->refusal());
+    upstream::Refused refused = ipc::MakeRefused(
+        refusal->text, static_cast<upstream::ErrorCode>(traits.framed_code),
+        refusal->detail.retry_after_ms());
+    // The exact name, for clients that know us: several share one code.
+    (*refused.mutable_details())["refusal"] = std::string(traits.name);
+    return BytesOr(ipc::EncodeHelloReply(frame, refused));
+  }
+  const v1::BackendRoute& route =
+      std::get<v1::NegotiateResponse>(outcome).route();
+  upstream::Negotiated negotiated;
+  negotiated.set_negotiated_protocol(kProtocol);
+  negotiated.set_daemon_version(route.version());
+  negotiated.set_backend_pipe(route.endpoint());
+  negotiated.set_keepalive_interval_secs(
+      keepalive_secs == 0 ? kDefaultKeepaliveSecs : keepalive_secs);
+  negotiated.set_connection_id(next_connection_id_++);
+  return BytesOr(ipc::EncodeHelloReply(frame, negotiated));
+}
+
+void FramedAdapter::HandleAdmin(const upstream::Frame& frame, Reply reply) {
+  upstream::AdminRequest request;
+  if (ipc::CheckEnvelope(frame, upstream::FRAME_KIND_REQUEST,
+                         ipc::kAdminProtocol) != ipc::FrameFault::kNone ||
+      !request.ParseFromString(frame.payload())) {
+    port_.counters().Add("bad_frames.admin");
+    reply("");
+    return;
+  }
+  const auto answer = [frame, reply](std::string body, uint32_t exit_code,
+                                     upstream::AdminReplyKind kind,
+                                     const char* content_type) {
+    upstream::AdminReply admin;
+    admin.set_kind(kind);
+    admin.set_body(std::move(body));
+    admin.set_exit_code(exit_code);
+    admin.set_content_type(content_type);
+    reply(BytesOr(ipc::EncodeAdminReply(frame, admin)));
+  };
+  const auto text = [answer](std::string body, uint32_t exit_code = 0) {
+    answer(std::move(body), exit_code, upstream::ADMIN_REPLY_KIND_TEXT,
+           "text/plain");
+  };
+  switch (request.verb()) {
+    case upstream::ADMIN_VERB_HEALTHZ:
+      text("ok\n");
+      return;
+    case upstream::ADMIN_VERB_READYZ:
+      text("ready\n");
+      return;
+    case upstream::ADMIN_VERB_STATUS:
+      text("broker_instance: shared\naccepting_hello: true\n");
+      return;
+    case upstream::ADMIN_VERB_METRICS:
+      port_.GetStatus([answer](const v1::GetStatusResponse& status) {
+        std::string body = absl::StrCat(
+            "# TYPE running_process_broker_v1_connections_open gauge\n"
+            "running_process_broker_v1_connections_open ",
+            status.connections(),
+            "\n# TYPE running_process_broker_v1_uptime_seconds gauge\n"
+            "running_process_broker_v1_uptime_seconds ",
+            status.uptime().seconds(), "\n# EOF\n");
+        answer(std::move(body), 0, upstream::ADMIN_REPLY_KIND_OPENMETRICS,
+               "application/openmetrics-text");
+      });
+      return;
+    case upstream::ADMIN_VERB_SHUTDOWN:
+      port_.Shutdown(v1::ShutdownRequest(),
+                     [text](const v1::ShutdownResponse&) {
+                       text("broker shutting down\n");
+                     });
+      return;
+    default:
+      text("unsupported admin verb\n", 2);
+      return;
+  }
+}
+
+}  // namespace zcbroker::service

@@ -1,0 +1,50 @@
+// The broker's socket: accepts, checks who is there, looks at the first bytes
+// and hands the connection to the protocol they belong to. A bad peer is
+// counted and closed; none can stop the accept loop or hold up another.
+#ifndef ZCBROKER_SERVICE_HOST_FRONT_DOOR_H_
+#define ZCBROKER_SERVICE_HOST_FRONT_DOOR_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "asio/io_context.hpp"
+#include "ipc/listener.h"
+#include "service/core/counters.h"
+#include "service/core/http_server_port.h"
+#include "service/framed/framed_adapter.h"
+
+namespace zcbroker::service {
+
+// docs/operations.md, "Limits".
+struct FrontDoorLimits {
+  size_t connections = 4096;
+  std::chrono::milliseconds identify_within{2000};
+  std::chrono::milliseconds request_within{5000};
+  std::chrono::milliseconds http_idle{10 * 60 * 1000};
+};
+
+// Lives on the loop's thread; everything passed in outlives it.
+class FrontDoor {
+ public:
+  static std::unique_ptr<FrontDoor> Create(asio::io_context& loop,
+                                           ipc::Listener listener,
+                                           uint32_t served_uid,
+                                           FrontDoorLimits limits,
+                                           FramedAdapter& framed,
+                                           HttpServerPort& http,
+                                           Counters& counters);
+  virtual ~FrontDoor() = default;
+
+  virtual void Open() = 0;
+  // Accepts no more and removes the socket's name if it is still ours. What
+  // was accepted goes on.
+  virtual void Close() = 0;
+  // Open now, both protocols.
+  virtual size_t connections() const = 0;
+  // Framed requests that wait for their answer or have it on its way.
+  virtual size_t unanswered() const = 0;
+};
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_HOST_FRONT_DOOR_H_

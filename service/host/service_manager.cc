@@ -1,0 +1,69 @@
+#include "service/host/service_manager.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "ipc/unique_fd.h"
+
+namespace zcbroker::service {
+namespace {
+
+constexpr int kFirstInheritedFd = 3;
+
+std::string TakeVariable(const char* name) {
+  const char* value = getenv(name);
+  std::string taken = value != nullptr ? value : "";
+  unsetenv(name);
+  return taken;
+}
+
+}  // namespace
+
+absl::StatusOr<absl::optional<ipc::Listener>> InheritedListener() {
+  int pid = 0;
+  int count = 0;
+  const bool given = absl::SimpleAtoi(TakeVariable("LISTEN_PID"), &pid) &
+                     absl::SimpleAtoi(TakeVariable("LISTEN_FDS"), &count);
+  TakeVariable("LISTEN_FDNAMES");
+  if (!given || pid != getpid() || count == 0) return absl::nullopt;
+  if (count != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("LISTEN_FDS is ", count, "; zcbrokerd serves one socket"));
+  }
+  absl::StatusOr<ipc::Listener> listener =
+      ipc::Listener::Adopt(ipc::UniqueFd(kFirstInheritedFd));
+  if (!listener.ok()) return listener.status();
+  return absl::optional<ipc::Listener>(*std::move(listener));
+}
+
+void NotifyServiceManager(absl::string_view state) {
+  const char* path = getenv("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  if (path == nullptr || (path[0] != '/' && path[0] != '@') ||
+      strlen(path) >= sizeof(address.sun_path)) {
+    return;
+  }
+  address.sun_family = AF_UNIX;
+  memcpy(address.sun_path, path, strlen(path));
+  // '@' spells the abstract name space.
+  if (path[0] == '@') address.sun_path[0] = '\0';
+  const ipc::UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) return;
+  // Nobody to tell is no error of ours.
+  static_cast<void>(sendto(
+      fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+      reinterpret_cast<const sockaddr*>(&address),
+      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(path))));
+}
+
+}  // namespace zcbroker::service

@@ -1,0 +1,22 @@
+// Which world a process lives in (docs/protocol.md, "Worlds").
+#ifndef ZCBROKER_SERVICE_HOST_WORLDS_H_
+#define ZCBROKER_SERVICE_HOST_WORLDS_H_
+
+#include <string>
+
+#include "ipc/environment.h"
+#include "proto/zcbroker/v1/broker.pb.h"
+
+namespace zcbroker::service {
+
+// Of this process, with `environment` and in `cwd`.
+v1::World OwnWorld(const ipc::EnvironmentLookup& environment,
+                   const std::string& cwd);
+
+// Of process `pid`, from the environment it was started with. What cannot be
+// read becomes "unreadable", which is nobody's world.
+v1::World WorldOfProcess(int pid);
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_HOST_WORLDS_H_

@@ -1,0 +1,113 @@
+#include "service/rpc/on_demand_server.h"
+
+#include <chrono>
+#include <utility>
+
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "service/rpc/services.h"
+
+namespace zcbroker::service {
+namespace {
+
+// docs/operations.md, "Limits".
+constexpr int kMaxMessageBytes = 1 << 20;
+constexpr int kMaxStreams = 256;
+constexpr int kHandshakeMillis = 5000;
+constexpr std::chrono::milliseconds kGoingPatience(500);
+
+void RegisterPluginsOnce() {
+  static const bool registered = [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    return true;
+  }();
+  static_cast<void>(registered);
+}
+
+}  // namespace
+
+// A server with what has to live as long as it does.
+struct OnDemandServer::Built {
+  explicit Built(BrokerPort& port) : broker(port), admin(port) {}
+
+  BrokerService broker;
+  AdminService admin;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
+  std::unique_ptr<grpc::Server> server;
+};
+
+OnDemandServer::OnDemandServer(BrokerPort& port) : port_(port) {}
+
+OnDemandServer::~OnDemandServer() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ending_ = true;
+  }
+  TearDown();
+  if (going_.joinable()) going_.join();
+}
+
+std::unique_ptr<OnDemandServer::Built> OnDemandServer::Build() {
+  RegisterPluginsOnce();
+  auto built = std::make_unique<Built>(port_);
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&built->broker);
+  builder.RegisterService(&built->admin);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             kHandshakeMillis);
+  // The listener checked who is connected; gRPC's own credentials for local
+  // sockets check nothing more.
+  built->acceptor = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
+  built->server = builder.BuildAndStart();
+  return built;
+}
+
+void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
+  if (state_ == State::kGoing) {
+    queued_.push_back(std::move(connection));
+    return;
+  }
+  if (state_ == State::kNone) {
+    built_ = Build();
+    state_ = State::kServing;
+  }
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+      parameters;
+  parameters.fd = connection.release();
+  built_->acceptor->HandleNewConnection(&parameters);
+}
+
+void OnDemandServer::Adopt(ipc::UniqueFd connection) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  AdoptLocked(std::move(connection));
+}
+
+void OnDemandServer::TearDown() {
+  std::unique_ptr<Built> going;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (state_ != State::kServing) return;
+    state_ = State::kGoing;
+    going = std::move(built_);
+  }
+  if (going_.joinable()) going_.join();
+  going_ = std::thread([this, going = std::move(going)]() mutable {
+    going->server->Shutdown(std::chrono::system_clock::now() + kGoingPatience);
+    going->server->Wait();
+    going.reset();
+    std::lock_guard<std::mutex> lock(mutex_);
+    state_ = State::kNone;
+    for (ipc::UniqueFd& connection : std::exchange(queued_, {})) {
+      if (ending_) break;
+      AdoptLocked(std::move(connection));
+    }
+  });
+}
+
+}  // namespace zcbroker::service

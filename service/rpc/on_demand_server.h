@@ -1,0 +1,49 @@
+// The gRPC server, which exists only while somebody speaks HTTP/2 to us: by
+// existing it costs threads, some megabytes and wake-ups.
+#ifndef ZCBROKER_SERVICE_RPC_ON_DEMAND_SERVER_H_
+#define ZCBROKER_SERVICE_RPC_ON_DEMAND_SERVER_H_
+
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "ipc/unique_fd.h"
+#include "service/core/broker_port.h"
+#include "service/core/http_server_port.h"
+
+namespace zcbroker::service {
+
+// Adopt, TearDown and the destructor are the loop thread's. The mutex is there
+// for the one thread that a tear-down runs on, since ending a server blocks.
+class OnDemandServer final : public HttpServerPort {
+ public:
+  // `port` outlives this.
+  explicit OnDemandServer(BrokerPort& port);
+  // Ends the server; calls in flight have 500 ms.
+  ~OnDemandServer() override;
+
+  void Adopt(ipc::UniqueFd connection) override;
+  void TearDown() override;
+
+ private:
+  struct Built;
+  enum class State { kNone, kServing, kGoing };
+
+  void AdoptLocked(ipc::UniqueFd connection)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Built> Build();
+
+  BrokerPort& port_;
+  std::mutex mutex_;
+  State state_ ABSL_GUARDED_BY(mutex_) = State::kNone;
+  std::unique_ptr<Built> built_ ABSL_GUARDED_BY(mutex_);
+  std::vector<ipc::UniqueFd> queued_ ABSL_GUARDED_BY(mutex_);
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread going_;
+};
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_RPC_ON_DEMAND_SERVER_H_

@@ -1,0 +1,51 @@
+// The gRPC services in front of the rules: they turn calls into questions to
+// the BrokerPort and decide nothing.
+#ifndef ZCBROKER_SERVICE_RPC_SERVICES_H_
+#define ZCBROKER_SERVICE_RPC_SERVICES_H_
+
+#include "proto/zcbroker/v1/admin.grpc.pb.h"
+#include "proto/zcbroker/v1/broker.grpc.pb.h"
+#include "service/core/broker_port.h"
+
+namespace zcbroker::service {
+
+// RPCs that are not overridden answer UNIMPLEMENTED. Thread-safe; `port`
+// outlives every call.
+class BrokerService final : public v1::Broker::CallbackService {
+ public:
+  explicit BrokerService(BrokerPort& port) : port_(port) {}
+
+  grpc::ServerUnaryReactor* Negotiate(grpc::CallbackServerContext* context,
+                                      const v1::NegotiateRequest* request,
+                                      v1::NegotiateResponse* response) override;
+
+ private:
+  BrokerPort& port_;
+};
+
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  explicit AdminService(BrokerPort& port) : port_(port) {}
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const v1::GetStatusRequest* request,
+                                      v1::GetStatusResponse* response) override;
+  grpc::ServerUnaryReactor* ListBackends(
+      grpc::CallbackServerContext* context,
+      const v1::ListBackendsRequest* request,
+      v1::ListBackendsResponse* response) override;
+  grpc::ServerUnaryReactor* ReloadDefinitions(
+      grpc::CallbackServerContext* context,
+      const v1::ReloadDefinitionsRequest* request,
+      v1::ReloadDefinitionsResponse* response) override;
+  grpc::ServerUnaryReactor* Shutdown(grpc::CallbackServerContext* context,
+                                     const v1::ShutdownRequest* request,
+                                     v1::ShutdownResponse* response) override;
+
+ private:
+  BrokerPort& port_;
+};
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_RPC_SERVICES_H_

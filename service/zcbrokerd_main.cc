@@ -1,0 +1,285 @@
+// zcbrokerd: builds the graph of objects, runs the loop, takes it down again.
+#include <limits.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "asio/io_context.hpp"
+#include "asio/signal_set.hpp"
+#include "asio/steady_timer.hpp"
+#include "ipc/deadline.h"
+#include "ipc/endpoint.h"
+#include "ipc/environment.h"
+#include "ipc/instance_lock.h"
+#include "ipc/listener.h"
+#include "ipc/private_dir.h"
+#include "ipc/runtime_dir.h"
+#include "ipc/socket.h"
+#include "service/framed/framed_adapter.h"
+#include "service/host/framed_names.h"
+#include "service/host/front_door.h"
+#include "service/host/host.h"
+#include "service/host/log.h"
+#include "service/host/reaper.h"
+#include "service/host/service_manager.h"
+#include "service/host/spawn.h"
+#include "service/host/worlds.h"
+#include "service/rpc/on_demand_server.h"
+#include "service/version.h"
+
+namespace zcbroker::service {
+namespace {
+
+// docs/operations.md, "Exit statuses".
+enum ExitCode { kOk = 0, kFailure = 1, kUsage = 2, kAlreadyRunning = 14 };
+
+// How long the last answers have to leave.
+constexpr std::chrono::milliseconds kFlushPause(5);
+constexpr std::chrono::milliseconds kFlushPatience(500);
+
+struct Flags {
+  std::string config_dir;
+  std::string log_level = "info";
+  bool allow_root = false;
+};
+
+std::string WorkingDirectory() {
+  char path[PATH_MAX];
+  return getcwd(path, sizeof(path)) != nullptr ? path : "/";
+}
+
+std::map<std::string, std::string> WholeEnvironment() {
+  std::map<std::string, std::string> all;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text(*entry);
+    const size_t equals = text.find('=');
+    if (equals != std::string::npos) {
+      all[text.substr(0, equals)] = text.substr(equals + 1);
+    }
+  }
+  return all;
+}
+
+// $<variable>, else $HOME/<fallback>, else "/nonexistent".
+std::string BaseDirectory(const std::map<std::string, std::string>& env,
+                          const char* variable, const char* fallback) {
+  const auto set = env.find(variable);
+  if (set != env.end() && !set->second.empty() && set->second[0] == '/') {
+    return set->second;
+  }
+  const auto home = env.find("HOME");
+  if (home == env.end() || home->second.empty()) return "/nonexistent";
+  return absl::StrCat(home->second, "/", fallback);
+}
+
+int Fail(int code, absl::string_view why) {
+  fprintf(stderr, "zcbrokerd: %s\n", std::string(why).c_str());
+  return code;
+}
+
+HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
+  HostOptions options;
+  options.surroundings.environment = WholeEnvironment();
+  const auto& env = options.surroundings.environment;
+  options.surroundings.cwd = WorkingDirectory();
+  options.surroundings.backends_dir = runtime.Entry("backends");
+  options.surroundings.log_dir =
+      absl::StrCat(BaseDirectory(env, "XDG_STATE_HOME", ".local/state"),
+                   "/zcbroker/log");
+  options.world =
+      OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
+  const std::string config = BaseDirectory(env, "XDG_CONFIG_HOME", ".config");
+  options.definitions.services_dir = absl::StrCat(
+      flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
+                               : flags.config_dir,
+      "/services");
+  const auto upstream = env.find("RUNNING_PROCESS_SERVICE_DEF_DIR");
+  options.definitions.upstream_dir =
+      upstream != env.end() ? upstream->second
+                            : absl::StrCat(config, "/running-process/services");
+  const auto path = env.find("PATH");
+  if (path != env.end()) options.definitions.path = path->second;
+  for (const auto& [name, value] : env) {
+    options.definitions.environment.push_back(absl::StrCat(name, "=", value));
+  }
+  for (const std::string& passed_over : runtime.passed_over()) {
+    v1::Problem problem;
+    problem.set_where("runtime directory");
+    problem.set_what(passed_over);
+    options.problems.push_back(std::move(problem));
+  }
+  return options;
+}
+
+// The broker's socket: inherited, else bound where nobody answers.
+absl::StatusOr<ipc::Listener> Listen(const ipc::RuntimeDir& runtime) {
+  absl::StatusOr<absl::optional<ipc::Listener>> inherited =
+      InheritedListener();
+  if (!inherited.ok()) return inherited.status();
+  if (inherited->has_value()) return *std::move(*inherited);
+  absl::StatusOr<ipc::Endpoint> endpoint =
+      ipc::Endpoint::Parse(runtime.broker_socket());
+  if (!endpoint.ok()) return endpoint.status();
+  const absl::Status answer =
+      ipc::Connect(*endpoint, ipc::Deadline::After(absl::ZeroDuration()))
+          .status();
+  if (answer.ok() || absl::IsDeadlineExceeded(answer)) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "a broker answers at ", endpoint->path(), " already"));
+  }
+  return ipc::Listener::Bind(*endpoint);
+}
+
+// Whatever must happen between the last decision and the end of the loop: the
+// answers that carry it have to leave.
+void StopWhenFlushed(asio::io_context& loop, asio::steady_timer& timer,
+                     FrontDoor& door, std::chrono::milliseconds waited) {
+  if (door.unanswered() == 0 || waited > kFlushPatience) {
+    loop.stop();
+    return;
+  }
+  timer.expires_after(kFlushPause);
+  timer.async_wait([&loop, &timer, &door, waited](const asio::error_code& e) {
+    if (!e) StopWhenFlushed(loop, timer, door, waited + kFlushPause);
+  });
+}
+
+int Serve(const Flags& flags) {
+  RaiseDescriptorLimit();
+  signal(SIGPIPE, SIG_IGN);
+  absl::StatusOr<ipc::RuntimeDir> runtime = ipc::RuntimeDir::OpenOrCreate(
+      ipc::HostRuntimeDirInputs(ipc::HostEnvironment()));
+  if (!runtime.ok()) return Fail(kFailure, runtime.status().message());
+  const absl::StatusOr<ipc::InstanceLock> lock =
+      ipc::InstanceLock::TryAcquire(*runtime);
+  if (!lock.ok()) {
+    return Fail(absl::IsAlreadyExists(lock.status()) ? kAlreadyRunning
+                                                     : kFailure,
+                lock.status().message());
+  }
+  absl::StatusOr<ipc::Listener> listener = Listen(*runtime);
+  if (!listener.ok()) {
+    return Fail(absl::IsAlreadyExists(listener.status()) ? kAlreadyRunning
+                                                         : kFailure,
+                listener.status().message());
+  }
+  const absl::Status backends =
+      ipc::OpenOrCreatePrivateDirAt(runtime->fd(), runtime->path(), "backends",
+                                    geteuid())
+          .status();
+  if (!backends.ok()) return Fail(kFailure, backends.message());
+
+  HostOptions options = MakeOptions(flags, *runtime);
+  const auto xdg = options.surroundings.environment.find("XDG_RUNTIME_DIR");
+  const FramedNames names(
+      listener->endpoint(),
+      xdg != options.surroundings.environment.end() ? xdg->second : "");
+  options.endpoint = listener->endpoint().path();
+  if (!names.published().empty()) {
+    options.framed_endpoint = names.published().front();
+  }
+  for (const v1::Problem& problem : names.problems()) {
+    options.problems.push_back(problem);
+  }
+  for (const v1::Problem& problem : options.problems) {
+    LogWarning(absl::StrCat(problem.where(), ": ", problem.what()));
+  }
+
+  asio::io_context loop;
+  Reaper reaper(loop);
+  Host host(loop, reaper, std::move(options));
+  FramedAdapter framed(host, WorldOfProcess);
+  OnDemandServer rpc(host);
+  const std::string endpoint = listener->endpoint().path();
+  const std::unique_ptr<FrontDoor> door =
+      FrontDoor::Create(loop, *std::move(listener), geteuid(),
+                        FrontDoorLimits(), framed, rpc, host.counters());
+  asio::steady_timer flush(loop);
+  host.SetConnectionCounter([&] { return door->connections(); });
+  host.OnStopping([&] {
+    NotifyServiceManager("STOPPING=1");
+    door->Close();
+    names.Remove();
+  });
+  host.OnStopped([&] {
+    StopWhenFlushed(loop, flush, *door, std::chrono::milliseconds(0));
+  });
+
+  asio::signal_set end_signals(loop, SIGTERM, SIGINT);
+  end_signals.async_wait([&](const asio::error_code& error, int) {
+    if (!error) host.Stop(/*stop_backends=*/false);
+  });
+  asio::signal_set reload_signal(loop, SIGHUP);
+  std::function<void()> wait_for_reload = [&] {
+    reload_signal.async_wait([&](const asio::error_code& error, int) {
+      if (error) return;
+      host.ReloadDefinitions([](const v1::ReloadDefinitionsResponse&) {});
+      wait_for_reload();
+    });
+  };
+  wait_for_reload();
+
+  host.Start();
+  door->Open();
+  LogInfo(absl::StrCat("zcbrokerd ", kVersion, " serves ", endpoint));
+  NotifyServiceManager("READY=1");
+  loop.run();
+  LogInfo("stopped");
+  return kOk;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(
+      "The broker: one per user, in the foreground. It finds and starts "
+      "background\ndaemons (zccache and others) for their clients. Start it "
+      "with `zcbroker up`,\na service manager, or by hand; SIGTERM ends it and "
+      "leaves its backends running.");
+  app.set_version_flag("--version", absl::StrCat("zcbrokerd ", kVersion));
+  Flags flags;
+  app.add_option("--config-dir", flags.config_dir,
+                 "where services/<name>.textproto are read from "
+                 "(default: $XDG_CONFIG_HOME/zcbroker)");
+  app.add_option("--log-level", flags.log_level,
+                 "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
+  app.add_flag("--allow-root", flags.allow_root,
+               "serve root too; a broker runs programs its user named, and "
+               "root has no need of one");
+  app.footer(
+      "Exit statuses: 0 ended in order; 1 failure; 2 wrong usage; 14 a broker "
+      "runs already.\nSIGHUP reads the definitions again. Inherits LISTEN_FDS, "
+      "reports to NOTIFY_SOCKET.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  if (geteuid() == 0 && !flags.allow_root) {
+    return Fail(kFailure,
+                "refuses to run as root; run it as the user who compiles, or "
+                "pass --allow-root");
+  }
+  static const std::map<std::string, LogLevel> kLevels = {
+      {"debug", LogLevel::kDebug},
+      {"info", LogLevel::kInfo},
+      {"warning", LogLevel::kWarning},
+      {"error", LogLevel::kError}};
+  InitLog(kLevels.at(flags.log_level));
+  return Serve(flags);
+}
+
+}  // namespace
+}  // namespace zcbroker::service
+
+int main(int argc, char** argv) { return zcbroker::service::Main(argc, argv); }
