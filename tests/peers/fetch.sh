@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Puts the real programs that we are tested with into a folder, once: pinned
+# versions from their registries, each checked when it comes and whenever it is
+# used again. Nothing of theirs enters the repository.
+#
+# usage: tests/peers/fetch.sh FOLDER
+set -euo pipefail
+DEST=$1
+WORK="$DEST/.work"
+
+ZCCACHE=1.11.22       # crates.io; MIT OR Apache-2.0
+ZCCACHE_NEW=1.15.8    # PyPI wheel; its one binary is daemon and client
+ZCCACHE_NEW_SHA256=2038c873e972f00d589baab153f17311ab84c63007e5868dc0611aa5aafd9cca
+RUNNING_PROCESS=4.1.0 # crates.io; upstream's broker
+GRPCURL=v1.8.9        # Go module; the checksum data base vouches for it
+GRPCIO_TOOLS=1.66.2   # PyPI; stubs for the client from outside
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+# Is everything of peer $1 there and unchanged?
+have() { [ -f "$DEST/$1/SHA256SUMS" ] && (cd "$DEST/$1" && sha256sum --status -c SHA256SUMS); }
+
+# Makes the files of $WORK/$1 the peer $1.
+keep() {
+  (cd "$WORK/$1" && sha256sum -- * >SHA256SUMS)
+  rm -rf "${DEST:?}/$1"
+  mv "$WORK/$1" "$DEST/$1"
+}
+
+fresh() {
+  rm -rf "${WORK:?}/$1"
+  mkdir -p "$WORK/$1"
+}
+
+apt_need() {
+  say "installing $*"
+  local sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# Any cargo of 1.85 or later; else Debian's backported one.
+need_cargo() {
+  local minor=0
+  command -v cargo >/dev/null && minor=$(cargo --version | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+  [ "${minor:-0}" -ge 85 ] || apt_need rustc-web cargo-web
+}
+
+cargo_peer() {  # cargo_peer FOLDER CRATE VERSION ARGUMENT...
+  local folder=$1 crate=$2 version=$3
+  shift 3
+  have "$folder" && return
+  need_cargo
+  say "building $crate $version (some minutes)"
+  fresh "$folder"
+  cargo install "$crate" --version "$version" --locked --root "$WORK/root-$folder" \
+    --target-dir "$WORK/target" --quiet "$@"
+  mv "$WORK/root-$folder"/bin/* "$WORK/$folder/"
+  keep "$folder"
+}
+
+venv() {
+  local ready="$DEST/../venv/.ready-$GRPCIO_TOOLS"
+  [ -f "$ready" ] && return
+  say "making a Python environment with grpcio-tools $GRPCIO_TOOLS"
+  rm -rf "$DEST/../venv"
+  /usr/bin/python3 -m venv "$DEST/../venv"
+  "$DEST/../venv/bin/pip" install --quiet --disable-pip-version-check \
+    "grpcio-tools==$GRPCIO_TOOLS" "grpcio==$GRPCIO_TOOLS" "setuptools<81"
+  touch "$ready"
+}
+
+wheel() {
+  local folder="zccache-$ZCCACHE_NEW"
+  have "$folder" && return
+  say "fetching zccache $ZCCACHE_NEW"
+  fresh "$folder"
+  echo "zccache==$ZCCACHE_NEW --hash=sha256:$ZCCACHE_NEW_SHA256" >"$WORK/wheel.txt"
+  "$DEST/../venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary=:all: -d "$WORK/wheel" -r "$WORK/wheel.txt"
+  python3 -m zipfile -e "$WORK"/wheel/*.whl "$WORK/wheel/unpacked"
+  install -m 755 "$WORK/wheel/unpacked/zccache-$ZCCACHE_NEW.data/scripts/zccache" "$WORK/$folder/zccache"
+  # It serves as daemon under that name.
+  cp "$WORK/$folder/zccache" "$WORK/$folder/zccache-daemon"
+  keep "$folder"
+}
+
+grpcurl() {
+  local folder="grpcurl-${GRPCURL#v}"
+  have "$folder" && return
+  command -v go >/dev/null || apt_need golang-go
+  say "building grpcurl $GRPCURL"
+  fresh "$folder"
+  GOBIN="$WORK/$folder" GOFLAGS=-trimpath go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
+  keep "$folder"
+}
+
+mkdir -p "$WORK"
+venv
+cargo_peer "zccache-$ZCCACHE" zccache "$ZCCACHE" --bin zccache --bin zccache-daemon
+wheel
+cargo_peer "running-process-$RUNNING_PROCESS" running-process "$RUNNING_PROCESS" \
+  --features daemon --bin running-process-broker-v1
+grpcurl
+rm -rf "$WORK"
+for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "grpcurl-${GRPCURL#v}"; do
+  have "$peer" || { echo "peers: $peer is not what was fetched" >&2; exit 1; }
+done
+say "peers are in $DEST"
