@@ -1,10 +1,8 @@
 #include "ipc/peer_identity.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "absl/status/status.h"
@@ -14,6 +12,7 @@
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
 #include "ipc/socket.h"
+#include "ipc/testing/foreign_listener.h"
 #include "ipc/testing/scoped_runtime_dir.h"
 
 namespace zcbroker::ipc {
@@ -57,29 +56,14 @@ TEST(PeerIdentityTest, WhatHasNoPeerIsRefused) {
 
 // The uid is the one the listener had when it began to listen.
 TEST(PeerIdentityTest, AnotherUsersListenerIsToldApart) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs to become another user";
-  constexpr uid_t kNobody = 65534;
+  if (!ForeignListener::IsPossible()) GTEST_SKIP() << "needs root";
   ScopedRuntimeDir dir;
   ASSERT_EQ(chmod(dir.path().c_str(), 0777), 0);
   const Endpoint endpoint = *Endpoint::Parse(dir.Entry("s"));
-  int ready[2];
-  ASSERT_EQ(pipe(ready), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    if (setuid(kNobody) != 0) _exit(1);
-    const auto listener = Listener::Bind(endpoint);
-    if (!listener.ok() || write(ready[1], "r", 1) != 1) _exit(2);
-    for (;;) pause();
-  }
-  const UniqueFd read_end(ready[0]);
-  close(ready[1]);
-  char byte;
-  ASSERT_EQ(read(read_end.get(), &byte, 1), 1);
+  const ForeignListener foreign(endpoint.path());
   const auto client = Connect(endpoint, Deadline::After(absl::Seconds(20)));
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
   ASSERT_TRUE(client.ok()) << client.status();
-  EXPECT_EQ(PeerOf(*client)->uid, kNobody);
+  EXPECT_EQ(PeerOf(*client)->uid, ForeignListener::kUid);
   EXPECT_EQ(CheckPeerIsUs(*client).code(), absl::StatusCode::kPermissionDenied);
 }
 
