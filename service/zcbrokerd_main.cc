@@ -17,6 +17,7 @@
 #include "asio/io_context.hpp"
 #include "asio/signal_set.hpp"
 #include "asio/steady_timer.hpp"
+#include "google/protobuf/util/json_util.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/environment.h"
@@ -25,7 +26,9 @@
 #include "ipc/private_dir.h"
 #include "ipc/runtime_dir.h"
 #include "ipc/socket.h"
+#include "proto/zcbroker/version.h"
 #include "service/framed/framed_adapter.h"
+#include "service/host/catalog_loader.h"
 #include "service/host/framed_names.h"
 #include "service/host/front_door.h"
 #include "service/host/host.h"
@@ -35,7 +38,7 @@
 #include "service/host/spawn.h"
 #include "service/host/worlds.h"
 #include "service/rpc/on_demand_server.h"
-#include "service/version.h"
+
 
 namespace zcbroker::service {
 namespace {
@@ -51,6 +54,7 @@ struct Flags {
   std::string config_dir;
   std::string log_level = "info";
   bool allow_root = false;
+  bool check = false;
 };
 
 std::string WorkingDirectory() {
@@ -87,6 +91,26 @@ int Fail(int code, absl::string_view why) {
   return code;
 }
 
+DefinitionSources Sources(const Flags& flags,
+                          const std::map<std::string, std::string>& env) {
+  DefinitionSources sources;
+  const std::string config = BaseDirectory(env, "XDG_CONFIG_HOME", ".config");
+  sources.services_dir = absl::StrCat(
+      flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
+                               : flags.config_dir,
+      "/services");
+  const auto upstream = env.find("RUNNING_PROCESS_SERVICE_DEF_DIR");
+  sources.upstream_dir =
+      upstream != env.end() ? upstream->second
+                            : absl::StrCat(config, "/running-process/services");
+  const auto path = env.find("PATH");
+  if (path != env.end()) sources.path = path->second;
+  for (const auto& [name, value] : env) {
+    sources.environment.push_back(absl::StrCat(name, "=", value));
+  }
+  return sources;
+}
+
 HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
   HostOptions options;
   options.surroundings.environment = WholeEnvironment();
@@ -98,20 +122,7 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
                    "/zcbroker/log");
   options.world =
       OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
-  const std::string config = BaseDirectory(env, "XDG_CONFIG_HOME", ".config");
-  options.definitions.services_dir = absl::StrCat(
-      flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
-                               : flags.config_dir,
-      "/services");
-  const auto upstream = env.find("RUNNING_PROCESS_SERVICE_DEF_DIR");
-  options.definitions.upstream_dir =
-      upstream != env.end() ? upstream->second
-                            : absl::StrCat(config, "/running-process/services");
-  const auto path = env.find("PATH");
-  if (path != env.end()) options.definitions.path = path->second;
-  for (const auto& [name, value] : env) {
-    options.definitions.environment.push_back(absl::StrCat(name, "=", value));
-  }
+  options.definitions = Sources(flags, env);
   for (const std::string& passed_over : runtime.passed_over()) {
     v1::Problem problem;
     problem.set_where("runtime directory");
@@ -238,6 +249,36 @@ int Serve(const Flags& flags) {
   return kOk;
 }
 
+// Reads definitions and binaries as the broker would, and prints what came of
+// it: a zcbroker.v1.ReloadDefinitionsResponse as JSON.
+int Check(const Flags& flags) {
+  asio::io_context loop;
+  Reaper reaper(loop);
+  CatalogLoader loader(loop, reaper, Sources(flags, WholeEnvironment()));
+  v1::ReloadDefinitionsResponse response;
+  loader.Load([&](const Catalog& catalog) {
+    for (const auto& [name, service] : catalog.services) {
+      v1::ServiceSummary* summary = response.add_services();
+      summary->set_name(name);
+      summary->set_source(service.source);
+      for (const InstalledVersion& version : service.versions) {
+        summary->add_versions(version.version);
+      }
+    }
+    for (const v1::Problem& problem : catalog.problems) {
+      *response.add_problems() = problem;
+    }
+    loop.stop();
+  });
+  loop.run();
+  std::string json;
+  const auto printed =
+      google::protobuf::util::MessageToJsonString(response, &json);
+  if (!printed.ok()) return Fail(kFailure, "a definition is not UTF-8");
+  printf("%s\n", json.c_str());
+  return response.problems().empty() ? kOk : kFailure;
+}
+
 int Main(int argc, char** argv) {
   CLI::App app(
       "The broker: one per user, in the foreground. It finds and starts "
@@ -256,6 +297,9 @@ int Main(int argc, char** argv) {
   app.add_flag("--allow-root", flags.allow_root,
                "serve root too; a broker runs programs its user named, and "
                "root has no need of one");
+  app.add_flag("--check", flags.check,
+               "print what the definitions come to as JSON, and end; status 1 "
+               "if any has a mistake");
   app.footer(
       "Exit statuses: 0 ended in order; 1 failure; 2 wrong usage; 14 a broker "
       "runs already.\nSIGHUP reads the definitions again. Inherits LISTEN_FDS, "
@@ -265,6 +309,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kOk : kUsage;
   }
+  if (flags.check) return Check(flags);
   if (geteuid() == 0 && !flags.allow_root) {
     return Fail(kFailure,
                 "refuses to run as root; run it as the user who compiles, or "

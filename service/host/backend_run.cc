@@ -139,6 +139,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
         [self = shared_from_this(), endpoint,
          nobody = std::move(nobody)](absl::StatusOr<Probed> probed) {
           if (self->over_ || self->abandoned_) return;
+          self->probe_.reset();
           if (probed.ok() && self->IsWanted(*probed)) {
             self->Adopt(endpoint, *probed);
             return;

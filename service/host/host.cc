@@ -11,8 +11,9 @@
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
+#include "proto/zcbroker/version.h"
 #include "service/host/log.h"
-#include "service/version.h"
+
 
 namespace zcbroker::service {
 namespace {

@@ -1,0 +1,107 @@
+#include "client/cli/admin_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/broker_socket.h"
+#include "client/fallback.h"
+#include "grpcpp/create_channel_posix.h"
+#include "grpcpp/grpcpp.h"
+#include "ipc/deadline.h"
+#include "ipc/endpoint.h"
+#include "ipc/status_macros.h"
+#include "ipc/unique_fd.h"
+#include "proto/zcbroker/v1/admin.grpc.pb.h"
+
+namespace zcbroker::cli {
+namespace {
+
+using client::FallbackReason;
+using client::WithFallbackReason;
+
+constexpr absl::Duration kContact = absl::Milliseconds(500);
+constexpr std::chrono::seconds kPatience(12);
+
+absl::Status ToStatus(const grpc::Status& status) {
+  const std::string text =
+      absl::StrCat("the broker failed the call: ", status.error_message());
+  switch (status.error_code()) {
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return WithFallbackReason(absl::DeadlineExceededError(text),
+                                FallbackReason::kBrokerSlow);
+    case grpc::StatusCode::UNAVAILABLE:
+      return WithFallbackReason(absl::AbortedError(text),
+                                FallbackReason::kBrokerClosed);
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return absl::UnimplementedError(
+          absl::StrCat("this broker cannot do that: ", status.error_message()));
+    default:
+      return WithFallbackReason(absl::DataLossError(text),
+                                FallbackReason::kBrokerGarbage);
+  }
+}
+
+class GrpcAdminClient : public AdminClient {
+ public:
+  GrpcAdminClient(std::string endpoint, ipc::UniqueFd fd)
+      : endpoint_(std::move(endpoint)) {
+    grpc::ChannelArguments arguments;
+    arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
+    stub_ = v1::Admin::NewStub(grpc::CreateCustomInsecureChannelFromFd(
+        "zcbroker", fd.release(), arguments));
+  }
+
+  const std::string& endpoint() const override { return endpoint_; }
+
+  absl::StatusOr<v1::GetStatusResponse> GetStatus() override {
+    return Call<v1::GetStatusResponse>(&v1::Admin::Stub::GetStatus,
+                                       v1::GetStatusRequest());
+  }
+  absl::StatusOr<v1::ListBackendsResponse> ListBackends() override {
+    return Call<v1::ListBackendsResponse>(&v1::Admin::Stub::ListBackends,
+                                          v1::ListBackendsRequest());
+  }
+  absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() override {
+    return Call<v1::ReloadDefinitionsResponse>(
+        &v1::Admin::Stub::ReloadDefinitions, v1::ReloadDefinitionsRequest());
+  }
+  absl::StatusOr<v1::ShutdownResponse> Shutdown(
+      v1::ShutdownRequest::Backends backends) override {
+    v1::ShutdownRequest request;
+    request.set_backends(backends);
+    return Call<v1::ShutdownResponse>(&v1::Admin::Stub::Shutdown, request);
+  }
+
+ private:
+  template <typename Response, typename Method, typename Request>
+  absl::StatusOr<Response> Call(Method method, const Request& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    Response response;
+    const grpc::Status status =
+        ((*stub_).*method)(&context, request, &response);
+    if (!status.ok()) return ToStatus(status);
+    return response;
+  }
+
+  const std::string endpoint_;
+  std::unique_ptr<v1::Admin::Stub> stub_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
+    const ipc::EnvironmentLookup& environment) {
+  ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint endpoint,
+                       client::FindBroker(environment));
+  ZCB_ASSIGN_OR_RETURN(
+      ipc::UniqueFd fd,
+      client::ConnectBroker(endpoint, ipc::Deadline::After(kContact)));
+  return std::unique_ptr<AdminClient>(
+      new GrpcAdminClient(endpoint.path(), std::move(fd)));
+}
+
+}  // namespace zcbroker::cli

@@ -1,0 +1,34 @@
+// The Admin service of this user's broker, as functions.
+#ifndef ZCBROKER_CLIENT_CLI_ADMIN_CLIENT_H_
+#define ZCBROKER_CLIENT_CLI_ADMIN_CLIENT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "ipc/environment.h"
+#include "proto/zcbroker/v1/admin.pb.h"
+
+namespace zcbroker::cli {
+
+// One connection, made by ourselves and its owner checked before gRPC has it.
+// Errors of all: those of client::FindBroker and client::ConnectBroker with
+// their reasons; kBrokerSlow (no answer within 12 s), kBrokerClosed,
+// kBrokerGarbage.
+class AdminClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<AdminClient>> Connect(
+      const ipc::EnvironmentLookup& environment);
+  virtual ~AdminClient() = default;
+
+  virtual const std::string& endpoint() const = 0;
+  virtual absl::StatusOr<v1::GetStatusResponse> GetStatus() = 0;
+  virtual absl::StatusOr<v1::ListBackendsResponse> ListBackends() = 0;
+  virtual absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() = 0;
+  virtual absl::StatusOr<v1::ShutdownResponse> Shutdown(
+      v1::ShutdownRequest::Backends backends) = 0;
+};
+
+}  // namespace zcbroker::cli
+
+#endif  // ZCBROKER_CLIENT_CLI_ADMIN_CLIENT_H_

@@ -1,0 +1,186 @@
+#include "client/cli/definition_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/text_format.h"
+#include "ipc/names.h"
+#include "ipc/status_macros.h"
+#include "ipc/unique_fd.h"
+
+namespace zcbroker::cli {
+namespace {
+
+using google::protobuf::TextFormat;
+
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, int column, const std::string& message) override {
+    if (text.empty()) {
+      text = absl::StrCat(":", line + 1, ":", column + 1, ": ", message);
+    }
+  }
+  std::string text;
+};
+
+absl::StatusOr<v1::Probe> ParseProbe(const std::string& name) {
+  if (name == "connect") return v1::PROBE_CONNECT;
+  if (name == "zccache-ping") return v1::PROBE_ZCCACHE_PING;
+  if (name == "identity") return v1::PROBE_RUNNING_PROCESS_IDENTITY;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "no probe is called ", name, "; there are connect, zccache-ping and "
+      "identity"));
+}
+
+absl::StatusOr<v1::WireLane> ParseLane(const std::string& name) {
+  if (name == "bincode-v15") return v1::WIRE_LANE_BINCODE_V15;
+  if (name == "prost-v16") return v1::WIRE_LANE_PROST_V16;
+  if (name == "frame-v1") return v1::WIRE_LANE_FRAME_V1;
+  if (name == "opaque") return v1::WIRE_LANE_OPAQUE;
+  return absl::InvalidArgumentError(
+      absl::StrCat("no wire lane is called ", name,
+                   "; there are bincode-v15, prost-v16, frame-v1 and opaque"));
+}
+
+absl::StatusOr<std::string> AbsolutePath(const std::string& path) {
+  if (absl::StartsWith(path, "/")) return path;
+  char cwd[PATH_MAX];
+  if (getcwd(cwd, sizeof(cwd)) == nullptr) {
+    return absl::ErrnoToStatus(errno, "working directory");
+  }
+  return absl::StrCat(cwd, "/", path);
+}
+
+absl::Status SetVariable(const std::string& assignment,
+                         v1::ServiceDefinition* definition) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--env ", assignment, ": write NAME=VALUE"));
+  }
+  const std::string name = assignment.substr(0, equals);
+  v1::EnvironmentVariable* variable = nullptr;
+  for (v1::EnvironmentVariable& there : *definition->mutable_env()) {
+    if (there.name() == name) variable = &there;
+  }
+  if (variable == nullptr) variable = definition->add_env();
+  variable->set_name(name);
+  variable->set_value(assignment.substr(equals + 1));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ApplyChange(const ServiceChange& change,
+                         v1::ServiceDefinition* definition) {
+  ZCB_RETURN_IF_ERROR(ipc::CheckServiceName(change.name));
+  definition->set_name(change.name);
+  if (!change.version.empty()) {
+    ZCB_RETURN_IF_ERROR(ipc::CheckVersion(change.version));
+  }
+  ZCB_ASSIGN_OR_RETURN(const std::string path, AbsolutePath(change.binary));
+  if (access(path.c_str(), X_OK) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " cannot be executed: ",
+                     absl::ErrnoToStatus(errno, "").message()));
+  }
+  v1::Binary* binary = nullptr;
+  for (v1::Binary& there : *definition->mutable_binaries()) {
+    if (there.path() == path ||
+        (!change.version.empty() && there.version() == change.version)) {
+      binary = &there;
+    }
+  }
+  if (binary == nullptr) binary = definition->add_binaries();
+  binary->set_path(path);
+  binary->set_version(change.version);
+  if (!change.args.empty()) {
+    definition->clear_args();
+    for (const std::string& arg : change.args) definition->add_args(arg);
+  }
+  for (const std::string& assignment : change.env) {
+    ZCB_RETURN_IF_ERROR(SetVariable(assignment, definition));
+  }
+  if (!change.probe.empty()) {
+    ZCB_ASSIGN_OR_RETURN(const v1::Probe probe, ParseProbe(change.probe));
+    definition->set_probe(probe);
+  }
+  if (!change.lanes.empty()) {
+    definition->clear_lanes();
+    for (const std::string& name : change.lanes) {
+      ZCB_ASSIGN_OR_RETURN(const v1::WireLane lane, ParseLane(name));
+      definition->add_lanes(lane);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
+                                                     const std::string& name) {
+  v1::ServiceDefinition definition;
+  definition.set_name(name);
+  const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd && errno == ENOENT) return definition;
+  if (!fd) return absl::ErrnoToStatus(errno, file);
+  std::string text;
+  char buffer[4096];
+  ssize_t n = 0;
+  while ((n = read(fd.get(), buffer, sizeof(buffer))) > 0) {
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  FirstError errors;
+  TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  if (!parser.ParseFromString(text, &definition)) {
+    return absl::InvalidArgumentError(absl::StrCat(file, errors.text));
+  }
+  return definition;
+}
+
+absl::Status MakeDirectories(const std::string& directory) {
+  for (size_t slash = directory.find('/', 1); slash != std::string::npos;
+       slash = directory.find('/', slash + 1)) {
+    mkdir(directory.substr(0, slash).c_str(), 0700);
+  }
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteDefinition(const std::string& file,
+                             const v1::ServiceDefinition& definition) {
+  std::string body;
+  TextFormat::PrintToString(definition, &body);
+  const std::string text = absl::StrCat(
+      "# A service definition of zcbroker; its fields are described in\n"
+      "# docs/definitions.md. Mistakes are shown by: zcbroker service check\n",
+      body);
+  ZCB_RETURN_IF_ERROR(MakeDirectories(file.substr(0, file.rfind('/'))));
+  const std::string temporary = absl::StrCat(file, ".", getpid());
+  unlink(temporary.c_str());
+  const ipc::UniqueFd fd(open(temporary.c_str(),
+                              O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("make ", temporary));
+  const ssize_t written = write(fd.get(), text.data(), text.size());
+  if (written != static_cast<ssize_t>(text.size()) || fsync(fd.get()) != 0 ||
+      rename(temporary.c_str(), file.c_str()) != 0) {
+    const int error = errno;
+    unlink(temporary.c_str());
+    return absl::ErrnoToStatus(error, absl::StrCat("write ", file));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace zcbroker::cli

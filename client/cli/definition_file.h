@@ -1,0 +1,46 @@
+// Writing service definitions: what `zcbroker service add` does.
+#ifndef ZCBROKER_CLIENT_CLI_DEFINITION_FILE_H_
+#define ZCBROKER_CLIENT_CLI_DEFINITION_FILE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/zcbroker/v1/definition.pb.h"
+
+namespace zcbroker::cli {
+
+// What a command line says about a service.
+struct ServiceChange {
+  std::string name;
+  std::string binary;            // made absolute
+  std::string version;           // empty: the broker asks the binary
+  std::vector<std::string> args;  // empty: as they are
+  std::vector<std::string> env;   // NAME=VALUE; added, or replaced by name
+  std::string probe;             // empty, connect, zccache-ping, identity
+  std::vector<std::string> lanes;  // bincode-v15, prost-v16, frame-v1, opaque
+};
+
+// `definition` with the change made: a binary whose path or version is there
+// already is replaced, another one is added. kInvalidArgument says which part
+// of the change makes no sense.
+absl::Status ApplyChange(const ServiceChange& change,
+                         v1::ServiceDefinition* definition);
+
+// The definition in `file`; an empty one with `name` where there is no file.
+// kInvalidArgument with line and column where it cannot be read as one.
+absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
+                                                     const std::string& name);
+
+// Replaces `file` in one step, by a temporary file beside it and a rename;
+// makes missing directories with mode 0700. Errors by errno.
+absl::Status WriteDefinition(const std::string& file,
+                             const v1::ServiceDefinition& definition);
+
+// The directory and its missing parents, with mode 0700.
+absl::Status MakeDirectories(const std::string& directory);
+
+}  // namespace zcbroker::cli
+
+#endif  // ZCBROKER_CLIENT_CLI_DEFINITION_FILE_H_

@@ -1,0 +1,103 @@
+#include "client/cli/output.h"
+
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/types/optional.h"
+#include "client/cli/exit_status.h"
+#include "client/cli/report.pb.h"
+#include "client/fallback.h"
+#include "client/grpc_negotiator.h"
+#include "google/protobuf/util/json_util.h"
+#include "proto/zcbroker/v1/refusals.h"
+
+namespace zcbroker::cli {
+namespace {
+
+int ExitStatusOf(const absl::Status& status) {
+  if (const auto name = client::RefusalNameOf(status)) {
+    const RefusalTraits* traits = FindRefusal(*name);
+    return traits != nullptr ? traits->exit_status : kExitFailure;
+  }
+  switch (client::FallbackReasonOf(status)) {
+    case client::FallbackReason::kBrokerMissing:
+    case client::FallbackReason::kBrokerRefused:
+    case client::FallbackReason::kBrokerUnreachable:
+    case client::FallbackReason::kBrokerForeign:
+    case client::FallbackReason::kBrokerMute:
+    case client::FallbackReason::kBrokerSlow:
+    case client::FallbackReason::kBrokerClosed:
+    case client::FallbackReason::kBrokerGarbage:
+    case client::FallbackReason::kBrokerWrongReply:
+      return kExitNoBroker;
+    default:
+      return kExitFailure;
+  }
+}
+
+bool CarriesReason(const absl::Status& status) {
+  bool any = false;
+  status.ForEachPayload(
+      [&](absl::string_view, const absl::Cord&) { any = true; });
+  return any;
+}
+
+}  // namespace
+
+void PrintJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  const auto status =
+      google::protobuf::util::MessageToJsonString(message, &json, options);
+  // Only text that is not UTF-8 cannot be printed.
+  if (!status.ok()) json = "{}";
+  printf("%s\n", json.c_str());
+}
+
+int PrintFailure(Format format, const absl::Status& status) {
+  const int exit_status =
+      CarriesReason(status) ? ExitStatusOf(status) : kExitFailure;
+  const auto refusal = client::RefusalNameOf(status);
+  const auto detail = client::RefusalDetailOf(status);
+  if (format == Format::kJson) {
+    ErrorReport report;
+    report.set_reason(
+        refusal.has_value() ? *refusal
+        : CarriesReason(status)
+            ? std::string(client::FallbackReasonName(
+                  client::FallbackReasonOf(status)))
+            : absl::StatusCodeToString(status.code()));
+    report.set_message(std::string(status.message()));
+    report.set_exit_status(exit_status);
+    if (detail.has_value()) *report.mutable_refusal() = *detail;
+    PrintJson(report);
+    return exit_status;
+  }
+  fprintf(stderr, "zcbroker: %s\n", std::string(status.message()).c_str());
+  if (detail.has_value()) {
+    for (const std::string& line : detail->evidence()) {
+      fprintf(stderr, "  %s\n", line.c_str());
+    }
+    if (detail->retry_after_ms() > 0) {
+      fprintf(stderr, "  try again in %s\n",
+              Spell(absl::Milliseconds(detail->retry_after_ms())).c_str());
+    }
+  }
+  if (exit_status == kExitNoBroker) {
+    fprintf(stderr, "  start one with: zcbroker up\n");
+  }
+  return exit_status;
+}
+
+std::string Spell(absl::Duration duration) {
+  const double millis = absl::ToDoubleMilliseconds(duration);
+  if (millis >= 1000) return absl::StrFormat("%.2f s", millis / 1000);
+  if (millis >= 1) return absl::StrFormat("%.1f ms", millis);
+  return absl::StrFormat("%.3f ms", millis);
+}
+
+}  // namespace zcbroker::cli

@@ -1,0 +1,29 @@
+// What every verb prints with: JSON or words, and errors with what to do.
+#ifndef ZCBROKER_CLIENT_CLI_OUTPUT_H_
+#define ZCBROKER_CLIENT_CLI_OUTPUT_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "google/protobuf/message.h"
+
+namespace zcbroker::cli {
+
+enum class Format { kText, kJson };
+
+// `message` as one JSON object, field names as in its .proto, defaults
+// included, and a newline, to standard output.
+void PrintJson(const google::protobuf::Message& message);
+
+// The failure in the chosen format: words to standard error, or an ErrorReport
+// to standard output. Returns the exit status for it: a refusal's own, else
+// kExitNoBroker where no broker could be asked, else kExitFailure.
+int PrintFailure(Format format, const absl::Status& status);
+
+// "3.1 ms", "0.214 ms", "1.20 s".
+std::string Spell(absl::Duration duration);
+
+}  // namespace zcbroker::cli
+
+#endif  // ZCBROKER_CLIENT_CLI_OUTPUT_H_

@@ -1,0 +1,203 @@
+// zcbroker: the command line. Parses, and calls the verb.
+#include <signal.h>
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "client/cli/exit_status.h"
+#include "client/cli/verbs.h"
+#include "proto/zcbroker/version.h"
+
+namespace zcbroker::cli {
+namespace {
+
+constexpr char kExitStatuses[] =
+    "Exit statuses: 0 done; 1 failure; 2 wrong usage or name; 3 no broker; 4 "
+    "unknown\nservice; 5 version not installed; 6 blocked; 7 another world; 8 "
+    "start failed;\n9 broken; 10 too many at once; 11 shutting down; 12 not "
+    "your broker; 13 no common\nlane. `compile` exits as the compiler did.";
+
+// Everything a command line can say. Verbs read what concerns them.
+struct CommandLine {
+  bool json = false;
+  Target target;
+  RouteOptions route;
+  int count = 1;
+  Target compile_target{"zccache", ""};
+  std::vector<std::string> command;
+  std::string config_dir;
+  ServiceChange change;
+  bool allow_root = false;
+  bool stop_backends = false;
+
+  Format format() const { return json ? Format::kJson : Format::kText; }
+};
+
+// Declares a verb; `run` is what it does.
+CLI::App* AddVerb(CLI::App& app, const char* name, const char* description,
+                  std::function<int()>& chosen, std::function<int()> run) {
+  CLI::App* verb = app.add_subcommand(name, description);
+  verb->callback([&chosen, run = std::move(run)] { chosen = run; });
+  return verb;
+}
+
+void AddTarget(CLI::App* verb, Target& target) {
+  verb->add_option("SERVICE", target.service, "for example zccache")
+      ->required();
+  verb->add_option("VERSION", target.version, "exactly, for example 1.11.22")
+      ->required();
+}
+
+void AddJson(CLI::App* verb, bool& json) {
+  verb->add_flag("--json", json, "print one JSON object (docs/cli.md)");
+}
+
+void AddConfigDir(CLI::App* verb, std::string& config_dir) {
+  verb->add_option("--config-dir", config_dir,
+                   "holds services/ (default: $XDG_CONFIG_HOME/zcbroker)");
+}
+
+void AddClientVerbs(CLI::App& app, CommandLine& line,
+                    std::function<int()>& chosen) {
+  CLI::App* route = AddVerb(
+      app, "route", "Where does a backend listen? Starts it if needed.", chosen,
+      [&line] { return Route(line.format(), line.target, line.route); });
+  AddTarget(route, line.target);
+  route->add_flag("--only-if-running", line.route.only_if_running,
+                  "start nothing");
+  AddJson(route, line.json);
+
+  CLI::App* ping = AddVerb(
+      app, "ping", "Ask for a route, then ping the backend through it.", chosen,
+      [&line] {
+        return Ping(line.format(), line.target, line.route, line.count);
+      });
+  AddTarget(ping, line.target);
+  ping->add_option("-n,--count", line.count, "how often")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  ping->add_option("--lane", line.route.lane,
+                   "bincode-v15, prost-v16 or frame-v1 (default: the best)");
+  ping->add_flag("--only-if-running", line.route.only_if_running,
+                 "start nothing");
+  AddJson(ping, line.json);
+
+  CLI::App* compile = AddVerb(
+      app, "compile",
+      "Run one compiler command through the daemon:\n"
+      "zcbroker compile -- gcc -c x.c -o x.o",
+      chosen, [&line] { return Compile(line.compile_target, line.command); });
+  compile->add_option("--service", line.compile_target.service, "whose daemon")
+      ->capture_default_str();
+  compile->add_option("--wanted", line.compile_target.version,
+                      "its version (default: the newest installed)");
+  compile->add_option("COMMAND", line.command, "after --")->required();
+}
+
+void AddServiceVerbs(CLI::App& app, CommandLine& line,
+                     std::function<int()>& chosen) {
+  CLI::App* service = app.add_subcommand(
+      "service", "Say which programs the broker may start.");
+  service->require_subcommand(1);
+  CLI::App* add = AddVerb(
+      *service, "add",
+      "Add a binary to a service, making the service if it is new.", chosen,
+      [&line] {
+        return ServiceAdd(line.format(), line.config_dir, line.change);
+      });
+  add->add_option("NAME", line.change.name, "1 to 64 of a-z, 0-9 and -")
+      ->required();
+  add->add_option("--binary", line.change.binary, "the daemon's program")
+      ->required();
+  add->add_option("--version", line.change.version,
+                  "its version (default: what `<binary> --version` says)");
+  add->add_option("--arg", line.change.args,
+                  "an argument; {endpoint}, {version} and {log_file} are "
+                  "filled in; repeat for each")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  add->add_option("--env", line.change.env, "NAME=VALUE; repeat for each")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  add->add_option("--probe", line.change.probe,
+                  "connect, zccache-ping or identity");
+  add->add_option("--lane", line.change.lanes,
+                  "what it speaks, the best first; repeat for each")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  AddConfigDir(add, line.config_dir);
+  AddJson(add, line.json);
+
+  CLI::App* list = AddVerb(
+      *service, "list", "The services and their versions.", chosen, [&line] {
+        return ServiceList(line.format(), line.config_dir);
+      });
+  AddConfigDir(list, line.config_dir);
+  AddJson(list, line.json);
+
+  CLI::App* check = AddVerb(
+      *service, "check", "Mistakes in definitions, with file and line.", chosen,
+      [&line] { return ServiceCheck(line.format(), line.config_dir); });
+  AddConfigDir(check, line.config_dir);
+  AddJson(check, line.json);
+}
+
+void AddBrokerVerbs(CLI::App& app, CommandLine& line,
+                    std::function<int()>& chosen) {
+  CLI::App* status =
+      AddVerb(app, "status", "What the broker knows and has counted.", chosen,
+              [&line] { return Status(line.format()); });
+  AddJson(status, line.json);
+
+  CLI::App* up = AddVerb(
+      app, "up", "Start a broker in the background unless one answers.", chosen,
+      [&line] {
+        return Up(line.format(), UpOptions{line.config_dir, line.allow_root});
+      });
+  AddConfigDir(up, line.config_dir);
+  up->add_flag("--allow-root", line.allow_root, "also as root");
+  AddJson(up, line.json);
+
+  CLI::App* down =
+      AddVerb(app, "down", "Stop the broker; its backends go on running.",
+              chosen, [&line] {
+                return Down(line.format(), line.stop_backends);
+              });
+  down->add_flag("--stop-backends", line.stop_backends,
+                 "end the backends, too");
+  AddJson(down, line.json);
+}
+
+int Main(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);
+  CLI::App app(
+      "Finds and starts background daemons, one for all who ask.\n\n"
+      "  zcbroker up                         start the broker\n"
+      "  zcbroker route zccache 1.11.22      where does that daemon listen?\n"
+      "  zcbroker status                     what is going on?");
+  app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
+  app.require_subcommand(1);
+  app.footer(kExitStatuses);
+  CommandLine line;
+  std::function<int()> chosen;
+  AddClientVerbs(app, line, chosen);
+  AddServiceVerbs(app, line, chosen);
+  AddBrokerVerbs(app, line, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace zcbroker::cli
+
+int main(int argc, char** argv) { return zcbroker::cli::Main(argc, argv); }
