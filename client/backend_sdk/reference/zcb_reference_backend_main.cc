@@ -20,6 +20,7 @@
 #include "client/backend_sdk/reference/backend.h"
 #include "client/backend_sdk/reference/own_identity.h"
 #include "client/backend_sdk/reference/server.h"
+#include "google/protobuf/stubs/logging.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
@@ -169,7 +170,7 @@ absl::Status Serve(const Options& options, const UniqueFd& signals) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app;
+  CLI::App app("", "zcb-reference-backend");
   Options options;
   Describe(app, options);
   try {
@@ -177,6 +178,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kServed : kBadCommandLine;
   }
+  // A peer's bad UTF-8 is refused; it is not a line in our log each time.
+  google::protobuf::SetLogHandler(nullptr);
   if (options.exit_at_once >= 0) return options.exit_at_once;
   if (!options.log_file.empty()) {
     const absl::Status redirected = RedirectLog(options.log_file);
