@@ -17,6 +17,7 @@
 #include "asio/io_context.hpp"
 #include "asio/signal_set.hpp"
 #include "asio/steady_timer.hpp"
+#include "google/protobuf/stubs/logging.h"
 #include "google/protobuf/util/json_util.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
@@ -304,6 +305,8 @@ int Main(int argc, char** argv) {
       "Exit statuses: 0 ended in order; 1 failure; 2 wrong usage; 14 a broker "
       "runs already.\nSIGHUP reads the definitions again. Inherits LISTEN_FDS, "
       "reports to NOTIFY_SOCKET.");
+  // What peers send is answered and counted, not logged by a library.
+  google::protobuf::SetLogHandler(nullptr);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -9,6 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "client/cli/exit_status.h"
 #include "client/cli/verbs.h"
+#include "google/protobuf/stubs/logging.h"
 #include "proto/zcbroker/version.h"
 
 namespace zcbroker::cli {
@@ -176,6 +177,8 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
 
 int Main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
+  // Mistakes are reported in our own words.
+  google::protobuf::SetLogHandler(nullptr);
   CLI::App app(
       "Finds and starts background daemons, one for all who ask.\n\n"
       "  zcbroker up                         start the broker\n"

@@ -17,7 +17,8 @@ bool AnyLaneAccepted(const v1::NegotiateRequest& request,
 
 void RouteTable::Add(const std::string& service, v1::EndpointRule rule,
                      v1::BackendRoute route) {
-  entries_[{service, route.version()}] = Entry{rule, std::move(route)};
+  const std::pair<std::string, std::string> key{service, route.version()};
+  entries_[key] = Entry{rule, std::move(route)};
 }
 
 absl::optional<v1::NegotiateResponse> RouteTable::Find(

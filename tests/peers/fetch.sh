@@ -67,7 +67,7 @@ venv() {
   rm -rf "$DEST/../venv"
   /usr/bin/python3 -m venv "$DEST/../venv"
   "$DEST/../venv/bin/pip" install --quiet --disable-pip-version-check \
-    "grpcio-tools==$GRPCIO_TOOLS" "grpcio==$GRPCIO_TOOLS" "setuptools<81"
+    "grpcio-tools==$GRPCIO_TOOLS" "grpcio==$GRPCIO_TOOLS" "grpcio-status==$GRPCIO_TOOLS" "setuptools<81"
   touch "$ready"
 }
 

@@ -1,0 +1,106 @@
+"""gRPC from outside: a Python client of generated stubs, and grpcurl."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from grpc_tools import protoc
+
+from harness import Home, peer
+
+VERSION = "1.11.22"
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+
+
+def generate_stubs(into):
+    """What a tool author does: protoc over our .proto files."""
+    protos = [f"proto/zcbroker/v1/{name}.proto" for name in ("errors", "broker", "admin")]
+    status = protoc.main(["protoc", f"-I{ROOT}", f"-I{os.path.join(os.path.dirname(protoc.__file__), '_proto')}",
+                          f"--python_out={into}", f"--grpc_python_out={into}", *protos])
+    assert status == 0
+    sys.path.insert(0, into)
+
+
+class Outside(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stubs = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.stubs.cleanup)
+        generate_stubs(cls.stubs.name)
+        from proto.zcbroker.v1 import broker_pb2, broker_pb2_grpc  # pylint: disable=import-outside-toplevel
+        cls.pb = broker_pb2
+        cls.grpc = broker_pb2_grpc
+
+    def setUp(self):
+        self.home = Home(on_path=f"zccache-{VERSION}")
+        self.addCleanup(self.home.__exit__)
+        self.home.start_broker()
+
+    def stub(self):
+        channel = grpc.insecure_channel(f"unix:{self.home.socket}",
+                                        options=[("grpc.default_authority", "localhost")])
+        self.addCleanup(channel.close)
+        return self.grpc.BrokerStub(channel)
+
+    def test_python_gets_a_working_endpoint(self):
+        response = self.stub().Negotiate(
+            self.pb.NegotiateRequest(service="zccache", wanted_version=VERSION, client_name="python"),
+            timeout=15)
+        self.assertEqual(response.origin, self.pb.ROUTE_ORIGIN_STARTED)
+        self.assertEqual([step.name for step in response.steps], ["look", "spawn", "bind", "probe", "publish"])
+        with socket.socket(socket.AF_UNIX) as data:
+            data.settimeout(5)
+            data.connect(response.route.endpoint)
+            ping = bytes.fromhex("080000000f00000000000000")  # Ping and Pong are the same on v15
+            data.sendall(ping)
+            self.assertEqual(data.recv(64), ping)
+
+    def test_python_can_read_a_refusal(self):
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.stub().Negotiate(self.pb.NegotiateRequest(service="zccache", wanted_version="0.0.1"), timeout=15)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.NOT_FOUND)
+        info = error_details_pb2.ErrorInfo()
+        status = rpc_status.from_call(raised.exception)
+        self.assertTrue(any(detail.Unpack(info) for detail in status.details))
+        self.assertEqual((info.domain, info.reason), ("zcbroker", "VERSION_NOT_INSTALLED"))
+        self.assertEqual(info.metadata["installed_versions"], VERSION)
+
+    def test_an_rpc_of_a_later_version_is_unimplemented(self):
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.stub().ReportBackend(self.pb.ReportBackendRequest(), timeout=15)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+    def grpcurl(self, *words, data=None):
+        command = [os.path.join(peer("grpcurl-1.8.9"), "grpcurl"), "-plaintext", "-unix",
+                   "-authority", "localhost", "-max-time", "15"]
+        if data is not None:
+            command += ["-d", json.dumps(data)]
+        return subprocess.run([*command, self.home.socket, *words], capture_output=True, text=True,
+                              timeout=60, check=False)
+
+    def test_grpcurl_by_reflection(self):
+        self.assertEqual(self.grpcurl("list").stdout.split(),
+                         ["grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+                          "zcbroker.v1.Admin", "zcbroker.v1.Broker"])
+        done = self.grpcurl("zcbroker.v1.Broker/Negotiate",
+                            data={"service": "zccache", "wanted_version": VERSION})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        endpoint = json.loads(done.stdout)["route"]["endpoint"]
+        with socket.socket(socket.AF_UNIX) as data:
+            data.connect(endpoint)
+        health = self.grpcurl("grpc.health.v1.Health/Check")
+        self.assertIn("SERVING", health.stdout)
+
+    def test_grpcurl_shows_a_refusal(self):
+        done = self.grpcurl("zcbroker.v1.Broker/Negotiate", data={"service": "zccache", "wanted_version": "0.0.1"})
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("Code: NotFound", done.stderr)
+        self.assertIn('"reason": "VERSION_NOT_INSTALLED"', done.stderr)
+        self.assertIn('"domain": "zcbroker"', done.stderr)
