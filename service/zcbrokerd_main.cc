@@ -40,7 +40,6 @@
 #include "service/host/worlds.h"
 #include "service/rpc/on_demand_server.h"
 
-
 namespace zcbroker::service {
 namespace {
 
@@ -96,10 +95,10 @@ DefinitionSources Sources(const Flags& flags,
                           const std::map<std::string, std::string>& env) {
   DefinitionSources sources;
   const std::string config = BaseDirectory(env, "XDG_CONFIG_HOME", ".config");
-  sources.services_dir = absl::StrCat(
-      flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
-                               : flags.config_dir,
-      "/services");
+  sources.services_dir =
+      absl::StrCat(flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
+                                            : flags.config_dir,
+                   "/services");
   const auto upstream = env.find("RUNNING_PROCESS_SERVICE_DEF_DIR");
   sources.upstream_dir =
       upstream != env.end() ? upstream->second
@@ -118,11 +117,9 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
   const auto& env = options.surroundings.environment;
   options.surroundings.cwd = WorkingDirectory();
   options.surroundings.backends_dir = runtime.Entry("backends");
-  options.surroundings.log_dir =
-      absl::StrCat(BaseDirectory(env, "XDG_STATE_HOME", ".local/state"),
-                   "/zcbroker/log");
-  options.world =
-      OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
+  options.surroundings.log_dir = absl::StrCat(
+      BaseDirectory(env, "XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
+  options.world = OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
   options.definitions = Sources(flags, env);
   for (const std::string& passed_over : runtime.passed_over()) {
     v1::Problem problem;
@@ -135,8 +132,7 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
 
 // The broker's socket: inherited, else bound where nobody answers.
 absl::StatusOr<ipc::Listener> Listen(const ipc::RuntimeDir& runtime) {
-  absl::StatusOr<absl::optional<ipc::Listener>> inherited =
-      InheritedListener();
+  absl::StatusOr<absl::optional<ipc::Listener>> inherited = InheritedListener();
   if (!inherited.ok()) return inherited.status();
   if (inherited->has_value()) return *std::move(*inherited);
   absl::StatusOr<ipc::Endpoint> endpoint =
@@ -146,8 +142,8 @@ absl::StatusOr<ipc::Listener> Listen(const ipc::RuntimeDir& runtime) {
       ipc::Connect(*endpoint, ipc::Deadline::After(absl::ZeroDuration()))
           .status();
   if (answer.ok() || absl::IsDeadlineExceeded(answer)) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        "a broker answers at ", endpoint->path(), " already"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("a broker answers at ", endpoint->path(), " already"));
   }
   return ipc::Listener::Bind(*endpoint);
 }
@@ -175,15 +171,15 @@ int Serve(const Flags& flags) {
   const absl::StatusOr<ipc::InstanceLock> lock =
       ipc::InstanceLock::TryAcquire(*runtime);
   if (!lock.ok()) {
-    return Fail(absl::IsAlreadyExists(lock.status()) ? kAlreadyRunning
-                                                     : kFailure,
-                lock.status().message());
+    return Fail(
+        absl::IsAlreadyExists(lock.status()) ? kAlreadyRunning : kFailure,
+        lock.status().message());
   }
   absl::StatusOr<ipc::Listener> listener = Listen(*runtime);
   if (!listener.ok()) {
-    return Fail(absl::IsAlreadyExists(listener.status()) ? kAlreadyRunning
-                                                         : kFailure,
-                listener.status().message());
+    return Fail(
+        absl::IsAlreadyExists(listener.status()) ? kAlreadyRunning : kFailure,
+        listener.status().message());
   }
   const absl::Status backends =
       ipc::OpenOrCreatePrivateDirAt(runtime->fd(), runtime->path(), "backends",

@@ -109,10 +109,10 @@ void PrintBackend(const v1::Backend& backend) {
 
 void PrintStatus(const v1::GetStatusResponse& status,
                  const v1::ListBackendsResponse& backends) {
-  printf("zcbrokerd %s, process %u, up %s\n", status.version().c_str(),
-         status.pid(),
-         absl::FormatDuration(absl::Seconds(status.uptime().seconds()))
-             .c_str());
+  printf(
+      "zcbrokerd %s, process %u, up %s\n", status.version().c_str(),
+      status.pid(),
+      absl::FormatDuration(absl::Seconds(status.uptime().seconds())).c_str());
   printf("  socket       %s\n", status.endpoint().c_str());
   if (!status.framed_endpoint().empty()) {
     printf("  framed name  %s\n", status.framed_endpoint().c_str());
@@ -146,9 +146,9 @@ absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
   const auto parsed =
       google::protobuf::util::JsonStringToMessage(json, &response);
   if (!parsed.ok()) {
-    return absl::InternalError(
-        absl::StrCat(program, " --check printed no report: ",
-                     std::string(parsed.message())));
+    return absl::InternalError(absl::StrCat(
+        program,
+        " --check printed no report: ", std::string(parsed.message())));
   }
   return response;
 }
@@ -209,9 +209,8 @@ int Status(Format format) {
 
 int ServiceAdd(Format format, const std::string& config_dir,
                const ServiceChange& change) {
-  const std::string file = absl::StrCat(ConfigDirectory(config_dir),
-                                        "/services/", change.name,
-                                        ".textproto");
+  const std::string file = absl::StrCat(
+      ConfigDirectory(config_dir), "/services/", change.name, ".textproto");
   absl::StatusOr<v1::ServiceDefinition> definition =
       ReadDefinition(file, change.name);
   if (!definition.ok()) return PrintFailure(format, definition.status());
@@ -228,8 +227,7 @@ int ServiceAdd(Format format, const std::string& config_dir,
   report.set_file(file);
   const auto add_problems = [&](const auto& response) {
     for (const v1::Problem& problem : response.problems()) {
-      report.add_problems(
-          absl::StrCat(problem.where(), ": ", problem.what()));
+      report.add_problems(absl::StrCat(problem.where(), ": ", problem.what()));
     }
   };
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
@@ -293,9 +291,8 @@ int Up(Format format, const UpOptions& options) {
   }
   const absl::StatusOr<std::string> program = FindBrokerProgram();
   if (!program.ok()) return PrintFailure(format, program.status());
-  const std::string log_dir =
-      absl::StrCat(BaseDirectory("XDG_STATE_HOME", ".local/state"),
-                   "/zcbroker/log");
+  const std::string log_dir = absl::StrCat(
+      BaseDirectory("XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
   if (const absl::Status made = MakeDirectories(log_dir); !made.ok()) {
     return PrintFailure(format, made);
   }
@@ -323,9 +320,8 @@ int Up(Format format, const UpOptions& options) {
   report.set_endpoint((*admin)->endpoint());
   report.set_started(true);
   report.set_log_file(log_file);
-  report.set_milliseconds(
-      absl::ToDoubleMilliseconds(absl::FromChrono(
-          std::chrono::steady_clock::now() - start)));
+  report.set_milliseconds(absl::ToDoubleMilliseconds(
+      absl::FromChrono(std::chrono::steady_clock::now() - start)));
   return ReportUp(format, report);
 }
 
@@ -339,9 +335,9 @@ int Down(Format format, bool stop_backends) {
     const auto status = (*admin)->GetStatus();
     if (!status.ok()) return PrintFailure(format, status.status());
     report.set_pid(status->pid());
-    const auto stopping = (*admin)->Shutdown(
-        stop_backends ? v1::ShutdownRequest::BACKENDS_STOP
-                      : v1::ShutdownRequest::BACKENDS_LEAVE);
+    const auto stopping =
+        (*admin)->Shutdown(stop_backends ? v1::ShutdownRequest::BACKENDS_STOP
+                                         : v1::ShutdownRequest::BACKENDS_LEAVE);
     if (!stopping.ok()) return PrintFailure(format, stopping.status());
     admin->reset();
     const absl::Status ended =

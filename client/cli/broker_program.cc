@@ -63,8 +63,7 @@ absl::StatusOr<pid_t> Spawn(const SpawnOptions& options) {
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
   }
   std::vector<std::string> words{options.program};
-  words.insert(words.end(), options.arguments.begin(),
-               options.arguments.end());
+  words.insert(words.end(), options.arguments.begin(), options.arguments.end());
   pid_t pid = -1;
   const int error =
       posix_spawn(&pid, options.program.c_str(), &actions, &attributes,
@@ -118,9 +117,9 @@ std::string TailOf(const std::string& file) {
   const off_t size = static_cast<off_t>(sizeof(buffer));
   const ssize_t n = pread(fd.get(), buffer, sizeof(buffer),
                           std::max<off_t>(0, status.st_size - size));
-  std::vector<std::string> lines =
-      absl::StrSplit(absl::string_view(buffer, n > 0 ? static_cast<size_t>(n) : 0), '\n',
-                     absl::SkipWhitespace());
+  std::vector<std::string> lines = absl::StrSplit(
+      absl::string_view(buffer, n > 0 ? static_cast<size_t>(n) : 0), '\n',
+      absl::SkipWhitespace());
   if (lines.size() > kTailLines) {
     lines.erase(lines.begin(), lines.end() - kTailLines);
   }
@@ -157,10 +156,9 @@ absl::StatusOr<std::string> FindBrokerProgram() {
 absl::StatusOr<StartedBroker> StartBroker(
     const std::string& program, const std::vector<std::string>& arguments,
     const std::string& log_file, absl::Duration patience) {
-  const ipc::UniqueFd log(open(log_file.c_str(),
-                               O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC |
-                                   O_NOFOLLOW,
-                               0600));
+  const ipc::UniqueFd log(
+      open(log_file.c_str(),
+           O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!log) {
     return absl::ErrnoToStatus(errno, absl::StrCat("open log ", log_file));
   }
@@ -192,18 +190,17 @@ absl::StatusOr<StartedBroker> StartBroker(
       char message[256];
       const ssize_t n =
           recv(notify.first.get(), message, sizeof(message), MSG_DONTWAIT);
-      if (n > 0 && absl::StrContains(
-                       absl::string_view(message, static_cast<size_t>(n)),
-                       "READY=1")) {
+      if (n > 0 &&
+          absl::StrContains(absl::string_view(message, static_cast<size_t>(n)),
+                            "READY=1")) {
         return StartedBroker{pid};
       }
       continue;
     }
     int status = 0;
     waitpid(pid, &status, 0);
-    return absl::FailedPreconditionError(
-        absl::StrCat("the broker ", HowItEnded(status), ":\n  ",
-                     TailOf(log_file)));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the broker ", HowItEnded(status), ":\n  ", TailOf(log_file)));
   }
 }
 

@@ -60,7 +60,8 @@ absl::StatusOr<ipc::WireLane> ParseLane(const std::string& name) {
     if (ipc::WireLaneName(lane) == name) return lane;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("--lane ", name, ": write bincode-v15, prost-v16 or "
+      absl::StrCat("--lane ", name,
+                   ": write bincode-v15, prost-v16 or "
                    "frame-v1"));
 }
 
@@ -192,8 +193,8 @@ absl::StatusOr<std::string> NewestVersion(const std::string& service) {
       return known.versions(0);
     }
   }
-  return absl::NotFoundError(absl::StrCat(
-      "the broker knows no version of ", service, "; name one with --wanted"));
+  return absl::NotFoundError(absl::StrCat("the broker knows no version of ",
+                                          service, "; name one with --wanted"));
 }
 
 void Copy(const std::string& bytes, FILE* to) {
@@ -242,10 +243,10 @@ int Ping(Format format, const Target& target, const RouteOptions& options,
     lane = route->lanes.front();
   }
   if (lane == ipc::WireLane::kOpaque) {
-    return PrintFailure(
-        format, absl::FailedPreconditionError(absl::StrCat(
-                    target.service, " speaks no wire lane known to zcbroker; "
-                    "only its route can be asked for")));
+    return PrintFailure(format, absl::FailedPreconditionError(absl::StrCat(
+                                    target.service,
+                                    " speaks no wire lane known to zcbroker; "
+                                    "only its route can be asked for")));
   }
   PingReport report;
   report.set_endpoint(route->endpoint.path());

@@ -38,9 +38,10 @@ absl::StatusOr<v1::Probe> ParseProbe(const std::string& name) {
   if (name == "connect") return v1::PROBE_CONNECT;
   if (name == "zccache-ping") return v1::PROBE_ZCCACHE_PING;
   if (name == "identity") return v1::PROBE_RUNNING_PROCESS_IDENTITY;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "no probe is called ", name, "; there are connect, zccache-ping and "
-      "identity"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("no probe is called ", name,
+                   "; there are connect, zccache-ping and "
+                   "identity"));
 }
 
 absl::StatusOr<v1::WireLane> ParseLane(const std::string& name) {
@@ -91,9 +92,9 @@ absl::Status ApplyChange(const ServiceChange& change,
   }
   ZCB_ASSIGN_OR_RETURN(const std::string path, AbsolutePath(change.binary));
   if (access(path.c_str(), X_OK) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " cannot be executed: ",
-                     absl::ErrnoToStatus(errno, "").message()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        " cannot be executed: ", absl::ErrnoToStatus(errno, "").message()));
   }
   v1::Binary* binary = nullptr;
   for (v1::Binary& there : *definition->mutable_binaries()) {
@@ -170,8 +171,8 @@ absl::Status WriteDefinition(const std::string& file,
   ZCB_RETURN_IF_ERROR(MakeDirectories(file.substr(0, file.rfind('/'))));
   const std::string temporary = absl::StrCat(file, ".", getpid());
   unlink(temporary.c_str());
-  const ipc::UniqueFd fd(open(temporary.c_str(),
-                              O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const ipc::UniqueFd fd(
+      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("make ", temporary));
   const ssize_t written = write(fd.get(), text.data(), text.size());
   if (written != static_cast<ssize_t>(text.size()) || fsync(fd.get()) != 0 ||

@@ -14,11 +14,11 @@ namespace zcbroker::cli {
 // What a command line says about a service.
 struct ServiceChange {
   std::string name;
-  std::string binary;            // made absolute
-  std::string version;           // empty: the broker asks the binary
-  std::vector<std::string> args;  // empty: as they are
-  std::vector<std::string> env;   // NAME=VALUE; added, or replaced by name
-  std::string probe;             // empty, connect, zccache-ping, identity
+  std::string binary;              // made absolute
+  std::string version;             // empty: the broker asks the binary
+  std::vector<std::string> args;   // empty: as they are
+  std::vector<std::string> env;    // NAME=VALUE; added, or replaced by name
+  std::string probe;               // empty, connect, zccache-ping, identity
   std::vector<std::string> lanes;  // bincode-v15, prost-v16, frame-v1, opaque
 };
 

@@ -65,12 +65,11 @@ int PrintFailure(Format format, const absl::Status& status) {
   const auto detail = client::RefusalDetailOf(status);
   if (format == Format::kJson) {
     ErrorReport report;
-    report.set_reason(
-        refusal.has_value() ? *refusal
-        : CarriesReason(status)
-            ? std::string(client::FallbackReasonName(
-                  client::FallbackReasonOf(status)))
-            : absl::StatusCodeToString(status.code()));
+    report.set_reason(refusal.has_value() ? *refusal
+                      : CarriesReason(status)
+                          ? std::string(client::FallbackReasonName(
+                                client::FallbackReasonOf(status)))
+                          : absl::StatusCodeToString(status.code()));
     report.set_message(std::string(status.message()));
     report.set_exit_status(exit_status);
     if (detail.has_value()) *report.mutable_refusal() = *detail;

@@ -71,11 +71,11 @@ void AddClientVerbs(CLI::App& app, CommandLine& line,
                   "start nothing");
   AddJson(route, line.json);
 
-  CLI::App* ping = AddVerb(
-      app, "ping", "Ask for a route, then ping the backend through it.", chosen,
-      [&line] {
-        return Ping(line.format(), line.target, line.route, line.count);
-      });
+  CLI::App* ping =
+      AddVerb(app, "ping", "Ask for a route, then ping the backend through it.",
+              chosen, [&line] {
+                return Ping(line.format(), line.target, line.route, line.count);
+              });
   AddTarget(ping, line.target);
   ping->add_option("-n,--count", line.count, "how often")
       ->check(CLI::Range(1, 100000))
@@ -100,15 +100,15 @@ void AddClientVerbs(CLI::App& app, CommandLine& line,
 
 void AddServiceVerbs(CLI::App& app, CommandLine& line,
                      std::function<int()>& chosen) {
-  CLI::App* service = app.add_subcommand(
-      "service", "Say which programs the broker may start.");
+  CLI::App* service =
+      app.add_subcommand("service", "Say which programs the broker may start.");
   service->require_subcommand(1);
-  CLI::App* add = AddVerb(
-      *service, "add",
-      "Add a binary to a service, making the service if it is new.", chosen,
-      [&line] {
-        return ServiceAdd(line.format(), line.config_dir, line.change);
-      });
+  CLI::App* add =
+      AddVerb(*service, "add",
+              "Add a binary to a service, making the service if it is new.",
+              chosen, [&line] {
+                return ServiceAdd(line.format(), line.config_dir, line.change);
+              });
   add->add_option("NAME", line.change.name, "1 to 64 of a-z, 0-9 and -")
       ->required();
   add->add_option("--binary", line.change.binary, "the daemon's program")
@@ -135,10 +135,9 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
   AddConfigDir(add, line.config_dir);
   AddJson(add, line.json);
 
-  CLI::App* list = AddVerb(
-      *service, "list", "The services and their versions.", chosen, [&line] {
-        return ServiceList(line.format(), line.config_dir);
-      });
+  CLI::App* list =
+      AddVerb(*service, "list", "The services and their versions.", chosen,
+              [&line] { return ServiceList(line.format(), line.config_dir); });
   AddConfigDir(list, line.config_dir);
   AddJson(list, line.json);
 
@@ -165,11 +164,9 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
   up->add_flag("--allow-root", line.allow_root, "also as root");
   AddJson(up, line.json);
 
-  CLI::App* down =
-      AddVerb(app, "down", "Stop the broker; its backends go on running.",
-              chosen, [&line] {
-                return Down(line.format(), line.stop_backends);
-              });
+  CLI::App* down = AddVerb(
+      app, "down", "Stop the broker; its backends go on running.", chosen,
+      [&line] { return Down(line.format(), line.stop_backends); });
   down->add_flag("--stop-backends", line.stop_backends,
                  "end the backends, too");
   AddJson(down, line.json);

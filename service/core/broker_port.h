@@ -38,8 +38,7 @@ class BrokerPort {
   // on its way; after the loop has seen the call it is not.
   virtual void Cancel(NegotiationId id) = 0;
 
-  virtual void GetStatus(
-      std::function<void(v1::GetStatusResponse)> done) = 0;
+  virtual void GetStatus(std::function<void(v1::GetStatusResponse)> done) = 0;
   virtual void ListBackends(
       std::function<void(v1::ListBackendsResponse)> done) = 0;
   virtual void ReloadDefinitions(

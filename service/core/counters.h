@@ -22,8 +22,7 @@ class Counters {
 
  private:
   mutable std::mutex mutex_;
-  std::map<std::string, uint64_t, std::less<>> counts_
-      ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t, std::less<>> counts_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace zcbroker::service

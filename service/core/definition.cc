@@ -190,8 +190,7 @@ const v1::ServiceDefinition& BuiltInZccache() {
   return *definition;
 }
 
-ParsedDefinition ParseDefinition(absl::string_view text,
-                                 absl::string_view file,
+ParsedDefinition ParseDefinition(absl::string_view text, absl::string_view file,
                                  absl::string_view name) {
   ParsedDefinition parsed;
   ErrorList errors(file, &parsed.problems);

@@ -25,8 +25,7 @@ struct ParsedDefinition {
 // `text` in protobuf text format, read from `file`, which must define the
 // service `name`. Fields left out are filled with defaults, for "zccache" with
 // the built-in definition's.
-ParsedDefinition ParseDefinition(absl::string_view text,
-                                 absl::string_view file,
+ParsedDefinition ParseDefinition(absl::string_view text, absl::string_view file,
                                  absl::string_view name);
 
 // The bytes of upstream's `<name>.servicedef` (spec broker-v1 section 4). Its

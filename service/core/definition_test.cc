@@ -100,8 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "binaries { path: '/y' version: '1.0.0' }",
                 ":3:23", "already another binary's"},
         Mistake{"Placeholder",
-                "name: 'demo'\nbinaries { path: '/x' }\nargs: '{port}'",
-                ":3:1", "unknown placeholder {port}"},
+                "name: 'demo'\nbinaries { path: '/x' }\nargs: '{port}'", ":3:1",
+                "unknown placeholder {port}"},
         Mistake{"LoneBrace",
                 "name: 'demo'\nbinaries { path: '/x' }\nargs: 'a}b'", ":3:1",
                 "a lone brace"},
@@ -114,8 +114,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "start_timeout { seconds: 61 }",
                 ":3:1", "at most 60 s"},
         Mistake{"NoGrace",
-                "name: 'demo'\nbinaries { path: '/x' }\nstop_grace { }",
-                ":3:1", "over 0 s"}),
+                "name: 'demo'\nbinaries { path: '/x' }\nstop_grace { }", ":3:1",
+                "over 0 s"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(DefinitionTest, BinariesAtTheLimit) {

@@ -13,9 +13,18 @@ namespace {
 // Who the user is, where their files are and how they read; nothing that
 // configures one client, and no secret that happens to be exported.
 constexpr absl::string_view kPassedOn[] = {
-    "HOME",           "LANG",           "LOGNAME",        "PATH",
-    "SHELL",          "TMPDIR",         "TZ",             "USER",
-    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
+    "HOME",
+    "LANG",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
 };
 // What makes a zccache daemon's world.

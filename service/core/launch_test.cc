@@ -16,8 +16,7 @@ const Placeholders kValues{"/run/x.sock", "1.2.3", "/log/x.log"};
 
 TEST(TemplateTest, ReplacesPlaceholders) {
   EXPECT_EQ(*ExpandTemplate("--at={endpoint}", kValues), "--at=/run/x.sock");
-  EXPECT_EQ(*ExpandTemplate("{version}{log_file}", kValues),
-            "1.2.3/log/x.log");
+  EXPECT_EQ(*ExpandTemplate("{version}{log_file}", kValues), "1.2.3/log/x.log");
   EXPECT_EQ(*ExpandTemplate("plain", kValues), "plain");
   EXPECT_EQ(*ExpandTemplate("", kValues), "");
   EXPECT_EQ(*ExpandTemplate("{{endpoint}}", kValues), "{endpoint}");
@@ -49,10 +48,14 @@ TEST(LaunchTest, ZccacheIsStartedAsItsOwnClientsDo) {
 
 TEST(LaunchTest, OnlyWhatIsAllowedReachesTheBackend) {
   const std::map<std::string, std::string> env = {
-      {"AWS_SECRET_ACCESS_KEY", "secret"}, {"HOME", "/home/u"},
-      {"LC_CTYPE", "C.UTF-8"},             {"LD_PRELOAD", "evil.so"},
-      {"LISTEN_FDS", "1"},                 {"NOTIFY_SOCKET", "/run/n"},
-      {"ZCCACHE_CACHE_DIR", "/cache"},     {"ZCCACHE_ENDPOINT", "/x"}};
+      {"AWS_SECRET_ACCESS_KEY", "secret"},
+      {"HOME", "/home/u"},
+      {"LC_CTYPE", "C.UTF-8"},
+      {"LD_PRELOAD", "evil.so"},
+      {"LISTEN_FDS", "1"},
+      {"NOTIFY_SOCKET", "/run/n"},
+      {"ZCCACHE_CACHE_DIR", "/cache"},
+      {"ZCCACHE_ENDPOINT", "/x"}};
   EXPECT_THAT(MakeLaunchSpec(ZccachePlan(), kValues, env).env,
               ElementsAre("HOME=/home/u", "LC_CTYPE=C.UTF-8",
                           "ZCCACHE_CACHE_DIR=/cache",

@@ -16,9 +16,8 @@ namespace {
 constexpr absl::Duration kStillStartingRetry = absl::Milliseconds(500);
 
 Time operator+(Time time, absl::Duration duration) {
-  return time +
-         std::chrono::duration_cast<Time::duration>(absl::ToChronoNanoseconds(
-             duration));
+  return time + std::chrono::duration_cast<Time::duration>(
+                    absl::ToChronoNanoseconds(duration));
 }
 
 absl::Duration Between(Time from, Time to) {
@@ -54,8 +53,8 @@ void Machine::Negotiate(NegotiationId id, const v1::NegotiateRequest& request,
   counters_->Add("negotiations");
   Time answer_by = now + limits_.answer_within;
   if (deadline.has_value()) {
-    answer_by = std::min(
-        answer_by, std::max(now, *deadline + -limits_.answer_margin));
+    answer_by =
+        std::min(answer_by, std::max(now, *deadline + -limits_.answer_margin));
   }
   if (!catalog_loaded_ && !shutting_down_) {
     Park(id, request, answer_by, effects);
@@ -119,9 +118,8 @@ absl::optional<Refused> Machine::CheckRequest(
   }
   if (request.has_world()) {
     RefusalFacts facts;
-    facts.evidence =
-        WorldDifferences(world_, request.world(),
-                         known->second.definition.endpoint_rule());
+    facts.evidence = WorldDifferences(world_, request.world(),
+                                      known->second.definition.endpoint_rule());
     if (!facts.evidence.empty()) {
       std::string text = absl::StrCat(
           "this broker serves another world: ", facts.evidence.front(),
@@ -192,13 +190,14 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& request,
         Park(id, request, answer_by, effects);
         return;
       }
-      AnswerWith(id, StartRefusal(slot, slot.last_failure.text,
-                                  absl::ZeroDuration()),
-                 effects);
+      AnswerWith(
+          id, StartRefusal(slot, slot.last_failure.text, absl::ZeroDuration()),
+          effects);
       return;
     case State::kBackoff:
-      AnswerWith(id, StartRefusal(slot, slot.last_failure.text,
-                                  Between(now, slot.retry_at)),
+      AnswerWith(id,
+                 StartRefusal(slot, slot.last_failure.text,
+                              Between(now, slot.retry_at)),
                  effects);
       return;
     case State::kStarting:
@@ -273,8 +272,7 @@ void Machine::AnswerWith(NegotiationId id, Outcome outcome, Effects* effects) {
     waiting_.erase(found);
   }
   if (const auto* refused = std::get_if<Refused>(&outcome)) {
-    counters_->Add(
-        absl::StrCat("refused.", TraitsOf(refused->refusal()).name));
+    counters_->Add(absl::StrCat("refused.", TraitsOf(refused->refusal()).name));
   }
   effects->push_back(Answer{id, std::move(outcome)});
 }
@@ -389,14 +387,13 @@ Refused Machine::StartRefusal(const Slot& slot, const std::string& text,
   RefusalFacts facts;
   facts.evidence = slot.last_failure.evidence;
   if (slot.state == State::kBroken) {
-    return Refuse(
-        v1::REFUSAL_BACKEND_BROKEN,
-        absl::StrCat(name, " ", version, " failed to start ",
-                     slot.failures.size(), " times within a minute, last: ",
-                     text,
-                     "; mend its definition or binary (log: ",
-                     slot.last_failure.log_file, ")"),
-        name, version, std::move(facts));
+    return Refuse(v1::REFUSAL_BACKEND_BROKEN,
+                  absl::StrCat(name, " ", version, " failed to start ",
+                               slot.failures.size(),
+                               " times within a minute, last: ", text,
+                               "; mend its definition or binary (log: ",
+                               slot.last_failure.log_file, ")"),
+                  name, version, std::move(facts));
   }
   facts.retry_after = std::max(retry_after, absl::Milliseconds(1));
   return Refuse(v1::REFUSAL_BACKEND_START_FAILED,
@@ -433,12 +430,11 @@ void Machine::Tick(Time now, Effects* effects) {
         waiter.key.has_value()
             ? "it is still starting; try again"
             : "the definitions are still being read; try again";
-    AnswerWith(id,
-               Refuse(v1::REFUSAL_BACKEND_START_FAILED, text,
-                      waiter.request.service(),
-                      waiter.request.wanted_version(),
-                      {{}, {}, kStillStartingRetry}),
-               effects);
+    AnswerWith(
+        id,
+        Refuse(v1::REFUSAL_BACKEND_START_FAILED, text, waiter.request.service(),
+               waiter.request.wanted_version(), {{}, {}, kStillStartingRetry}),
+        effects);
   }
 }
 

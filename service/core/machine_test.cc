@@ -146,9 +146,10 @@ TEST_P(RefusalTest, IsNamedAndCounted) {
   EXPECT_EQ(refused.refusal(), row.refusal) << refused.text;
   EXPECT_THAT(refused.text, HasSubstr(row.says));
   EXPECT_THAT(Take<StartBackend>(), IsEmpty());
-  EXPECT_EQ(counters_.Snapshot()[absl::StrCat("refused.",
-                                              TraitsOf(row.refusal).name)],
-            1);
+  EXPECT_EQ(
+      counters_
+          .Snapshot()[absl::StrCat("refused.", TraitsOf(row.refusal).name)],
+      1);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -235,8 +236,8 @@ TEST_F(MachineTest, ManyCallersShareOneStart) {
   for (size_t i = 0; i < answers.size(); ++i) {
     ids.insert(answers[i].id);
     const auto& response = std::get<v1::NegotiateResponse>(answers[i].outcome);
-    EXPECT_EQ(response.origin(), i == 0 ? v1::ROUTE_ORIGIN_STARTED
-                                        : v1::ROUTE_ORIGIN_JOINED);
+    EXPECT_EQ(response.origin(),
+              i == 0 ? v1::ROUTE_ORIGIN_STARTED : v1::ROUTE_ORIGIN_JOINED);
     EXPECT_EQ(response.route().endpoint(), "/run/b.sock");
     EXPECT_EQ(response.route().version(), "1.11.22");
     EXPECT_EQ(response.route().generation(), 1);
@@ -637,8 +638,7 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
       ASSERT_GE(deadline, now) << "not answered in time, step " << step;
     }
     for (int v = 0; v < 3; ++v) {
-      const auto found =
-          machine.Routes().Find(Want(absl::StrCat("1.0.", v)));
+      const auto found = machine.Routes().Find(Want(absl::StrCat("1.0.", v)));
       if (!found.has_value()) continue;
       bool alive = false;
       for (const auto& [id, what] : running) {

@@ -33,8 +33,9 @@ struct RefusalFacts {
 
 // A refusal of a request for `service` at `version`, which may be anything a
 // peer sent: they are escaped and cut to 64 bytes.
-Refused Refuse(v1::Refusal refusal, std::string text, const std::string& service,
-               const std::string& version, RefusalFacts facts = {});
+Refused Refuse(v1::Refusal refusal, std::string text,
+               const std::string& service, const std::string& version,
+               RefusalFacts facts = {});
 
 }  // namespace zcbroker::service
 

@@ -79,8 +79,8 @@ absl::StatusOr<BackendFiles> PlaceBackend(const StartPlan& plan,
     if (!direct.has_value()) return endpoint.status();
     endpoint = *direct;
   }
-  const std::string log_file =
-      absl::StrCat(around.log_dir, "/", name, "-", plan.version.version, ".log");
+  const std::string log_file = absl::StrCat(around.log_dir, "/", name, "-",
+                                            plan.version.version, ".log");
   return BackendFiles{*std::move(endpoint), std::move(direct), log_file};
 }
 
@@ -103,7 +103,8 @@ absl::Status LinkSocket(const ipc::Endpoint& target,
     return absl::AlreadyExistsError(
         absl::StrCat("somebody else listens at ", link_name.path()));
   }
-  const std::string temporary = absl::StrCat(link_name.path(), ".zcb", getpid());
+  const std::string temporary =
+      absl::StrCat(link_name.path(), ".zcb", getpid());
   unlink(temporary.c_str());
   if (link(target.path().c_str(), temporary.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("link ", temporary));

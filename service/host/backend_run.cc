@@ -61,8 +61,8 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
         around_(around),
         plan_(std::move(plan)),
         events_(std::move(events)),
-        name_(absl::StrCat(plan_.definition.name(), " ",
-                           plan_.version.version)),
+        name_(
+            absl::StrCat(plan_.definition.name(), " ", plan_.version.version)),
         start_timer_(loop),
         pause_timer_(loop),
         pidfd_(loop) {}
@@ -119,8 +119,8 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     start_timer_.async_wait(
         [self = shared_from_this(), patience](const asio::error_code& error) {
           if (error || self->ready_ || self->over_ || self->abandoned_) return;
-          self->FailAndKill(absl::StrCat("was not ready within ",
-                                         patience.count(), " ms"));
+          self->FailAndKill(
+              absl::StrCat("was not ready within ", patience.count(), " ms"));
         });
     LookAt(files_->endpoint, [self = shared_from_this()] {
       if (!self->files_->direct.has_value() ||
@@ -134,21 +134,21 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
 
   // Adopts who serves at `endpoint`, else goes on with `nobody`.
   void LookAt(const ipc::Endpoint& endpoint, std::function<void()> nobody) {
-    probe_ = StartProbe(
-        loop_, endpoint, plan_.definition.probe(), kProbePatience,
-        [self = shared_from_this(), endpoint,
-         nobody = std::move(nobody)](absl::StatusOr<Probed> probed) {
-          if (self->over_ || self->abandoned_) return;
-          self->probe_.reset();
-          if (probed.ok() && self->IsWanted(*probed)) {
-            self->Adopt(endpoint, *probed);
-            return;
-          }
-          const bool free = absl::IsNotFound(probed.status()) ||
-                            absl::IsUnavailable(probed.status());
-          if (!free) self->Occupied(endpoint, probed);
-          if (!self->over_) nobody();
-        });
+    probe_ =
+        StartProbe(loop_, endpoint, plan_.definition.probe(), kProbePatience,
+                   [self = shared_from_this(), endpoint,
+                    nobody = std::move(nobody)](absl::StatusOr<Probed> probed) {
+                     if (self->over_ || self->abandoned_) return;
+                     self->probe_.reset();
+                     if (probed.ok() && self->IsWanted(*probed)) {
+                       self->Adopt(endpoint, *probed);
+                       return;
+                     }
+                     const bool free = absl::IsNotFound(probed.status()) ||
+                                       absl::IsUnavailable(probed.status());
+                     if (!free) self->Occupied(endpoint, probed);
+                     if (!self->over_) nobody();
+                   });
   }
 
   bool IsWanted(const Probed& probed) const {
@@ -163,12 +163,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   void Occupied(const ipc::Endpoint& endpoint,
                 const absl::StatusOr<Probed>& probed) {
     std::string what =
-        probed.ok()
-            ? absl::StrCat("process ", probed->process.pid, " listens at ",
-                           endpoint.path(), " as version \"", probed->version,
-                           "\"")
-            : absl::StrCat(endpoint.path(), " is taken: ",
-                           std::string(probed.status().message()));
+        probed.ok() ? absl::StrCat("process ", probed->process.pid,
+                                   " listens at ", endpoint.path(),
+                                   " as version \"", probed->version, "\"")
+                    : absl::StrCat(endpoint.path(), " is taken: ",
+                                   std::string(probed.status().message()));
     if (endpoint == files_->endpoint) {
       Fail(std::move(what));
       return;
@@ -240,10 +239,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       return;
     }
     absl::StatusOr<std::unique_ptr<DirectoryWatch>> watch =
-        DirectoryWatch::Create(
-            loop_, directory, [weak = weak_from_this()](const std::string&) {
-              if (const auto self = weak.lock()) self->MaybeBound();
-            });
+        DirectoryWatch::Create(loop_, directory,
+                               [weak = weak_from_this()](const std::string&) {
+                                 if (const auto self = weak.lock())
+                                   self->MaybeBound();
+                               });
     if (!watch.ok()) {
       Fail(std::string(watch.status().message()));
       return;
@@ -275,8 +275,8 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       absl::StatusOr<ipc::UniqueFd> handle = ipc::OpenPidfd(process_);
       if (handle.ok()) handle_ = *std::move(handle);
     }
-    LogInfo(absl::StrCat(name_, ": started process ", *pid, " from ",
-                         spec.binary));
+    LogInfo(
+        absl::StrCat(name_, ": started process ", *pid, " from ", spec.binary));
     EndStep("spawn");
     serving_endpoint_ = files_->endpoint;
     MaybeBound();
@@ -288,10 +288,9 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (lstat(path.c_str(), &status) == 0 && status.st_size > kLogLimit) {
       rename(path.c_str(), absl::StrCat(path, ".1").c_str());
     }
-    ipc::UniqueFd fd(open(path.c_str(),
-                          O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC |
-                              O_NOFOLLOW,
-                          0600));
+    ipc::UniqueFd fd(
+        open(path.c_str(),
+             O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd || fstat(fd.get(), &status) != 0) {
       return absl::ErrnoToStatus(errno, absl::StrCat("open log ", path));
     }
@@ -357,8 +356,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       published_direct_ = direct.ok() && identity.ok() && *direct == *identity;
     }
     if (files_->direct.has_value() && direct_is_free_ && !published_direct_) {
-      const absl::Status linked =
-          LinkSocket(files_->endpoint, *files_->direct);
+      const absl::Status linked = LinkSocket(files_->endpoint, *files_->direct);
       if (linked.ok()) {
         published_direct_ = true;
       } else if (absl::IsAlreadyExists(linked)) {
@@ -397,8 +395,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     started.steps = steps_;
     if (!adopted_) started.log_file = files_->log_file;
     if (published_direct_ ||
-        (files_->direct.has_value() &&
-         *serving_endpoint_ == *files_->direct)) {
+        (files_->direct.has_value() && *serving_endpoint_ == *files_->direct)) {
       started.direct_endpoint = files_->direct->path();
     }
     LogInfo(absl::StrCat(name_, adopted_ ? ": adopted" : ": ready",
@@ -588,9 +585,11 @@ class OwnedRun : public BackendRun {
 
 }  // namespace
 
-std::unique_ptr<BackendRun> BackendRun::Create(
-    asio::io_context& loop, Reaper& reaper, const Surroundings& surroundings,
-    StartPlan plan, BackendEvents events) {
+std::unique_ptr<BackendRun> BackendRun::Create(asio::io_context& loop,
+                                               Reaper& reaper,
+                                               const Surroundings& surroundings,
+                                               StartPlan plan,
+                                               BackendEvents events) {
   auto run = std::make_shared<Run>(loop, reaper, surroundings, std::move(plan),
                                    std::move(events));
   run->Begin();

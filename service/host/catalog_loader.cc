@@ -231,20 +231,17 @@ void CatalogLoader::AskVersions(std::shared_ptr<Loading> loading) {
                                                   candidate.identity};
     if (!candidate.binary.version().empty()) {
       candidate.version = candidate.binary.version();
-    } else if (const auto told = versions_.find(key);
-               told != versions_.end()) {
+    } else if (const auto told = versions_.find(key); told != versions_.end()) {
       candidate.version = told->second;
     } else {
-      RunVersionCommand(loop_, reaper_, candidate.binary.path(),
-                        sources_.environment,
-                        [this, loading, key](
-                            absl::StatusOr<std::string> version) {
-                          if (version.ok()) versions_[key] = *version;
-                          loading->candidates[loading->next].version =
-                              std::move(version);
-                          ++loading->next;
-                          AskVersions(loading);
-                        });
+      RunVersionCommand(
+          loop_, reaper_, candidate.binary.path(), sources_.environment,
+          [this, loading, key](absl::StatusOr<std::string> version) {
+            if (version.ok()) versions_[key] = *version;
+            loading->candidates[loading->next].version = std::move(version);
+            ++loading->next;
+            AskVersions(loading);
+          });
       return;
     }
   }

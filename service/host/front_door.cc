@@ -101,8 +101,8 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
     pause_.cancel();
     idle_.cancel();
     if (const absl::Status gone = listener_.UnlinkIfOurs(); !gone.ok()) {
-      LogWarning(absl::StrCat("removing the socket: ",
-                              std::string(gone.message())));
+      LogWarning(
+          absl::StrCat("removing the socket: ", std::string(gone.message())));
     }
   }
 
@@ -142,8 +142,8 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
       if (!accepted.ok()) {
         // Out of descriptors: those who wait stay in the backlog meanwhile.
         counters.Add("accept_failures");
-        LogWarning(absl::StrCat("accept: ",
-                                std::string(accepted.status().message())));
+        LogWarning(
+            absl::StrCat("accept: ", std::string(accepted.status().message())));
         pause_.expires_after(kDescriptorPause);
         pause_.async_wait(
             [self = shared_from_this()](const asio::error_code& e) {
@@ -284,8 +284,8 @@ void Visitor::WaitForMore() {
 
 void Visitor::ReadFrame() {
   socket_.async_read_some(
-      asio::buffer(buffer_), [self = shared_from_this()](
-                                 const asio::error_code& error, size_t n) {
+      asio::buffer(buffer_),
+      [self = shared_from_this()](const asio::error_code& error, size_t n) {
         if (self->handled_) return;
         self->received_.append(self->buffer_.data(), n);
         if (error) {
@@ -313,12 +313,11 @@ void Visitor::MaybeWhole() {
   handled_ = true;
   timer_.cancel();
   door->counters.Add("connections.framed");
-  door->framed.Handle(
-      absl::string_view(received_).substr(ipc::kFrameHeaderBytes,
-                                          header.body_bytes),
-      peer_, [self = shared_from_this()](std::string bytes) {
-        self->Answer(std::move(bytes));
-      });
+  door->framed.Handle(absl::string_view(received_).substr(
+                          ipc::kFrameHeaderBytes, header.body_bytes),
+                      peer_, [self = shared_from_this()](std::string bytes) {
+                        self->Answer(std::move(bytes));
+                      });
 }
 
 void Visitor::AnswerFault(ipc::FrameFault fault) {
@@ -339,13 +338,13 @@ void Visitor::Answer(std::string bytes) {
     asio::error_code ignored;
     self->socket_.close(ignored);
   });
-  asio::async_write(socket_, asio::buffer(received_),
-                    [self = shared_from_this()](const asio::error_code&,
-                                                size_t) {
-                      self->timer_.cancel();
-                      asio::error_code ignored;
-                      self->socket_.close(ignored);
-                    });
+  asio::async_write(
+      socket_, asio::buffer(received_),
+      [self = shared_from_this()](const asio::error_code&, size_t) {
+        self->timer_.cancel();
+        asio::error_code ignored;
+        self->socket_.close(ignored);
+      });
 }
 
 // The owner's end of the door, which pending operations keep alive.
@@ -368,9 +367,8 @@ std::unique_ptr<FrontDoor> FrontDoor::Create(
     asio::io_context& loop, ipc::Listener listener, uint32_t served_uid,
     FrontDoorLimits limits, FramedAdapter& framed, HttpServerPort& http,
     Counters& counters) {
-  return std::make_unique<OwnedDoor>(
-      std::make_shared<Door>(loop, std::move(listener), served_uid, limits,
-                             framed, http, counters));
+  return std::make_unique<OwnedDoor>(std::make_shared<Door>(
+      loop, std::move(listener), served_uid, limits, framed, http, counters));
 }
 
 }  // namespace zcbroker::service

@@ -26,13 +26,10 @@ struct FrontDoorLimits {
 // Lives on the loop's thread; everything passed in outlives it.
 class FrontDoor {
  public:
-  static std::unique_ptr<FrontDoor> Create(asio::io_context& loop,
-                                           ipc::Listener listener,
-                                           uint32_t served_uid,
-                                           FrontDoorLimits limits,
-                                           FramedAdapter& framed,
-                                           HttpServerPort& http,
-                                           Counters& counters);
+  static std::unique_ptr<FrontDoor> Create(
+      asio::io_context& loop, ipc::Listener listener, uint32_t served_uid,
+      FrontDoorLimits limits, FramedAdapter& framed, HttpServerPort& http,
+      Counters& counters);
   virtual ~FrontDoor() = default;
 
   virtual void Open() = 0;

@@ -14,7 +14,6 @@
 #include "proto/zcbroker/version.h"
 #include "service/host/log.h"
 
-
 namespace zcbroker::service {
 namespace {
 
@@ -59,7 +58,8 @@ void Host::Start() {
 
 void Host::WatchDefinitions() {
   auto watch = DirectoryWatch::Create(
-      loop_, options_.definitions.services_dir, [this](const std::string& name) {
+      loop_, options_.definitions.services_dir,
+      [this](const std::string& name) {
         // Editors and `service add` write beside the file and rename.
         if (name.empty() || absl::EndsWith(name, ".textproto")) {
           LoadCatalog([] {});
@@ -274,8 +274,7 @@ void Host::GetStatus(std::function<void(v1::GetStatusResponse)> done) {
   });
 }
 
-void Host::ListBackends(
-    std::function<void(v1::ListBackendsResponse)> done) {
+void Host::ListBackends(std::function<void(v1::ListBackendsResponse)> done) {
   asio::dispatch(loop_, [this, done = std::move(done)] {
     done(machine_.ListBackends(Now(), absl::Now()));
   });

@@ -33,9 +33,8 @@ std::string StatusRequest() {
   request.mutable_status();
   request.set_request_id("control-status");
   return ipc::EncodeFrame(
-             ipc::MakeFrame(upstream::FRAME_KIND_REQUEST,
-                            ipc::kZccacheProtocol, 1,
-                            ipc::SerializeDeterministically(request)))
+             ipc::MakeFrame(upstream::FRAME_KIND_REQUEST, ipc::kZccacheProtocol,
+                            1, ipc::SerializeDeterministically(request)))
       .value_or("");
 }
 
@@ -118,8 +117,8 @@ class Operation : public std::enable_shared_from_this<Operation> {
 
   void Read() {
     socket_.async_read_some(
-        asio::buffer(buffer_), [self = shared_from_this()](
-                                   const asio::error_code& error, size_t n) {
+        asio::buffer(buffer_),
+        [self = shared_from_this()](const asio::error_code& error, size_t n) {
           if (error) {
             self->Finish(absl::AbortedError("it hung up on its probe"));
             return;

@@ -13,10 +13,9 @@ namespace zcbroker::service {
 
 std::string ExitStatus::ToString() const {
   if (!signalled) return absl::StrCat("exited with status ", value);
-  return absl::StrCat("was ended by signal ", value, " (",
-                      sigabbrev_np(value) != nullptr ? sigabbrev_np(value)
-                                                     : "unknown",
-                      ")");
+  return absl::StrCat(
+      "was ended by signal ", value, " (",
+      sigabbrev_np(value) != nullptr ? sigabbrev_np(value) : "unknown", ")");
 }
 
 Reaper::Reaper(asio::io_context& loop) : signals_(loop, SIGCHLD) {

@@ -55,9 +55,9 @@ class Attributes {
     sigemptyset(&none);
     posix_spawnattr_setsigdefault(&attributes_, &all);
     posix_spawnattr_setsigmask(&attributes_, &none);
-    posix_spawnattr_setflags(&attributes_,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF |
-                                 POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSID |
+                                               POSIX_SPAWN_SETSIGDEF |
+                                               POSIX_SPAWN_SETSIGMASK);
   }
   Attributes(const Attributes&) = delete;
   Attributes& operator=(const Attributes&) = delete;
@@ -76,13 +76,11 @@ absl::StatusOr<pid_t> Spawn(const SpawnRequest& request) {
   const std::vector<char*> argv = Pointers(request.argv);
   const std::vector<char*> env = Pointers(request.env);
   pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, request.binary.c_str(), actions.get(),
-                  attributes.get(), argv.data(), env.data());
+  const int error = posix_spawn(&pid, request.binary.c_str(), actions.get(),
+                                attributes.get(), argv.data(), env.data());
   if (error == EAGAIN || error == ENOMEM) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("start ", request.binary,
-                     ": no process or memory left for it"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "start ", request.binary, ": no process or memory left for it"));
   }
   if (error != 0) {
     return absl::ErrnoToStatus(error, absl::StrCat("start ", request.binary));

@@ -42,9 +42,11 @@ class Run : public std::enable_shared_from_this<Run> {
     }
     output_.assign(ends[0]);
     const ipc::UniqueFd write_end(ends[1]);
-    const absl::StatusOr<pid_t> pid =
-        Spawn({binary_, {binary_, "--version"}, env, write_end.get(),
-               /*discard_errors=*/true});
+    const absl::StatusOr<pid_t> pid = Spawn({binary_,
+                                             {binary_, "--version"},
+                                             env,
+                                             write_end.get(),
+                                             /*discard_errors=*/true});
     if (!pid.ok()) {
       Finish(pid.status());
       return;
@@ -73,8 +75,8 @@ class Run : public std::enable_shared_from_this<Run> {
  private:
   void Read() {
     output_.async_read_some(
-        asio::buffer(buffer_), [self = shared_from_this()](
-                                   const asio::error_code& error, size_t n) {
+        asio::buffer(buffer_),
+        [self = shared_from_this()](const asio::error_code& error, size_t n) {
           self->text_.append(self->buffer_.data(), n);
           if (error || self->text_.size() > kMaxOutput) {
             self->eof_ = true;

@@ -45,10 +45,9 @@ class NegotiateReactor final : public grpc::ServerUnaryReactor {
            absl::optional<Time> deadline) {
     port_ = &port;
     const auto shared = shared_;
-    id_ = port.Negotiate(std::move(request), deadline,
-                         [shared](Outcome outcome) {
-                           shared->Finish(std::move(outcome));
-                         });
+    id_ = port.Negotiate(
+        std::move(request), deadline,
+        [shared](Outcome outcome) { shared->Finish(std::move(outcome)); });
   }
 
   void OnCancel() override {
@@ -137,9 +136,8 @@ grpc::ServerUnaryReactor* AdminService::ListBackends(
 grpc::ServerUnaryReactor* AdminService::ReloadDefinitions(
     grpc::CallbackServerContext* context, const v1::ReloadDefinitionsRequest*,
     v1::ReloadDefinitionsResponse* response) {
-  return Relay(context, response, [this](auto done) {
-    port_.ReloadDefinitions(std::move(done));
-  });
+  return Relay(context, response,
+               [this](auto done) { port_.ReloadDefinitions(std::move(done)); });
 }
 
 grpc::ServerUnaryReactor* AdminService::Shutdown(

@@ -73,7 +73,10 @@ class Home:
         path = "/usr/bin:/bin"
         if on_path:
             path = f"{peer(on_path)}:{path}"
-        self.env = {"HOME": self.dir, "XDG_RUNTIME_DIR": self.runtime, "USER": "peer", "PATH": path}
+        # 1.15 takes its home from passwd when nothing says where the cache is.
+        self.cache = os.path.join(self.dir, "cache")
+        self.env = {"HOME": self.dir, "XDG_RUNTIME_DIR": self.runtime, "USER": "peer", "PATH": path,
+                    "ZCCACHE_CACHE_DIR": self.cache}
         self.broker = None
         self.log = os.path.join(self.dir, "broker.log")
 
@@ -96,7 +99,8 @@ class Home:
 
     def processes(self):
         """Whose environment says they belong to this home: {pid: command line}."""
-        mark = f"HOME={self.dir}".encode()
+        # Daemons that a client started have a login environment, but keep this.
+        mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
         found = {}
         for name in os.listdir("/proc"):
             if not name.isdigit():

@@ -62,8 +62,8 @@ int TryLane(ipc::WireLane lane, const char* service, const char* version,
   request.mutable_working_dir()->set_value(cwd);
   request.mutable_cwd()->set_value(cwd);
   request.mutable_compiler()->set_value("/usr/bin/gcc");
-  for (const std::string& arg : {std::string("-c"), source, std::string("-o"),
-                                 object}) {
+  for (const std::string& arg :
+       {std::string("-c"), source, std::string("-o"), object}) {
     request.add_args(arg);
   }
   const auto result = connection.CompileEphemeral(request, deadline);
@@ -84,9 +84,9 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: our_client SERVICE VERSION SOURCE\n");
     return 2;
   }
-  for (const auto lane :
-       {zcbroker::ipc::WireLane::kBincodeV15, zcbroker::ipc::WireLane::kProstV16,
-        zcbroker::ipc::WireLane::kFrameV1}) {
+  for (const auto lane : {zcbroker::ipc::WireLane::kBincodeV15,
+                          zcbroker::ipc::WireLane::kProstV16,
+                          zcbroker::ipc::WireLane::kFrameV1}) {
     if (zcbroker::TryLane(lane, argv[1], argv[2], argv[3]) != 0) return 1;
   }
   return 0;

@@ -1,6 +1,7 @@
 """The connect lane and every wire lane, proved with a direct endpoint that is
 dead: whatever succeeds went through the broker."""
 
+import json
 import os
 import subprocess
 import unittest
@@ -34,8 +35,7 @@ class Lanes(unittest.TestCase):
         for wire in WIRES:
             with self.subTest(wire=wire):
                 env = {"ZCCACHE_DAEMON_WIRE": wire, **self.through_us}
-                session = self.ok(self.home.zccache(VERSION, "session-start", **env)).strip()
-                session = session.split()[-1].strip('"{}').split('"')[-1] if session else session
+                session = json.loads(self.ok(self.home.zccache(VERSION, "session-start", **env)))["session_id"]
                 source = f"s_{wire.replace('-', '_')}"
                 self.home.write(f"{source}.c", "int s(void) { return 7; }\n")
                 self.ok(self.home.zccache(VERSION, "gcc", "-c", f"{source}.c", "-o", f"{source}.o",

@@ -18,7 +18,7 @@ class Worlds(unittest.TestCase):
         other = os.path.join(self.home.dir, "other-cache")
         done = self.home.cli("route", "zccache", VERSION, ZCCACHE_CACHE_DIR=other)
         self.assertEqual(done.returncode, 7, done.stderr)
-        self.assertIn(f"yours is {other}, the broker's is {self.home.dir}/.zccache", done.stderr)
+        self.assertIn(f"yours is {other}, the broker's is {self.home.cache}", done.stderr)
 
     def test_another_namespace(self):
         done = self.home.cli("route", "zccache", VERSION, ZCCACHE_DAEMON_NAMESPACE="ci")
