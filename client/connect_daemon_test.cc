@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "client/testing/fake_daemon.h"
@@ -185,7 +186,7 @@ TEST_F(ConnectDaemonTest, TheTableAndItsInteractions) {
   for (const Row& row : rows) {
     std::string trace;
     for (const auto& [name, value] : row.variables) {
-      trace += name + "=" + value + " ";
+      absl::StrAppend(&trace, name, "=", value, " ");
     }
     SCOPED_TRACE(trace);
     variables_ = row.variables;

@@ -177,7 +177,7 @@ TEST_P(DaemonConnectionTest, BackpressureIsResourceExhausted) {
 class ScriptedDaemonTest : public DaemonConnectionTest {
  protected:
   using Script = std::function<void(ipc::UniqueFd&)>;
-  static ipc::FakeServer::Script AfterOneRequest(Script script) {
+  static ipc::FakeServer::Script AfterOneRequest(const Script& script) {
     return [script](ipc::UniqueFd& fd, int) {
       char byte;
       if (ipc::ReadSome(fd, &byte, 1, Plenty()).ok()) script(fd);

@@ -74,7 +74,7 @@ std::string HealthFrame() {
 
 absl::Status Send(const ipc::UniqueFd& fd, absl::string_view bytes,
                   ipc::Deadline contact) {
-  const absl::Status sent = ipc::WriteAll(fd, bytes, contact);
+  absl::Status sent = ipc::WriteAll(fd, bytes, contact);
   if (sent.ok()) return sent;
   return Broken(sent, FallbackReason::kBrokerMute);
 }
@@ -147,7 +147,7 @@ absl::StatusCode CodeOf(rpb::ErrorCode code) {
 }
 
 absl::Status RefusalStatus(const rpb::Refused& refused) {
-  const absl::Status status = WithFallbackReason(
+  absl::Status status = WithFallbackReason(
       absl::Status(CodeOf(refused.code()),
                    absl::StrCat("the broker refused: ",
                                 ipc::Printable(refused.reason(), 512))),

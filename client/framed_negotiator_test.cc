@@ -63,7 +63,7 @@ rpb::Negotiated Route(const std::string& pipe,
 
 // Reads a frame and answers with the whole bytes `answer` makes of it.
 FakeServer::Script Answering(
-    std::function<std::string(const rpb::Frame&)> answer) {
+    const std::function<std::string(const rpb::Frame&)>& answer) {
   return [answer](UniqueFd& fd, int) {
     const rpb::Frame frame = ReadFrame(fd);
     Write(fd, answer(frame));
@@ -183,7 +183,7 @@ TEST_F(FramedNegotiatorTest, ABrokerThatNeverAnswersIsMute) {
 
 // Answers HEALTHZ; Hello as `hello` says.
 FakeServer::Script Healthy(
-    std::function<void(UniqueFd&, const rpb::Frame&)> hello) {
+    const std::function<void(UniqueFd&, const rpb::Frame&)>& hello) {
   return [hello](UniqueFd& fd, int) {
     const rpb::Frame frame = ReadFrame(fd);
     if (frame.payload_protocol() != ipc::kAdminProtocol) {
@@ -237,7 +237,7 @@ TEST_F(FramedNegotiatorTest, ATrickleDoesNotExtendTheBudget) {
 }
 
 TEST_F(FramedNegotiatorTest, AnswersThatAreNotOfTheProtocolAreGarbage) {
-  const auto with = [](std::function<void(rpb::Frame&)> change) {
+  const auto with = [](const std::function<void(rpb::Frame&)>& change) {
     return [change](const rpb::Frame& request) {
       rpb::HelloReply reply;
       *reply.mutable_negotiated() = Route("/x/backend.sock");

@@ -74,7 +74,8 @@ class FakeBroker : public v1::Broker::CallbackService {
   }
 
   grpc::ServerUnaryReactor* Negotiate(
-      grpc::CallbackServerContext* context, const v1::NegotiateRequest* request,
+      grpc::CallbackServerContext* /*context*/,
+      const v1::NegotiateRequest* request,
       v1::NegotiateResponse* response) override {
     {
       const std::lock_guard<std::mutex> lock(mutex_);

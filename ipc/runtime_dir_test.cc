@@ -26,7 +26,7 @@ class RuntimeDirTest : public testing::Test {
 
   // mkdir and chmod below the test's directory; gives the path.
   std::string Make(const std::string& leaf, mode_t mode) {
-    const std::string path = dir_.Entry(leaf);
+    std::string path = dir_.Entry(leaf);
     EXPECT_EQ(mkdir(path.c_str(), 0700), 0) << path;
     EXPECT_EQ(chmod(path.c_str(), mode), 0) << path;
     return path;

@@ -67,8 +67,10 @@ absl::Status SetConnectTimeout(int fd, absl::Duration remaining) {
 }
 
 // Until `events` or the deadline; whichever it was, the caller looks again.
-absl::Status Wait(int fd, short events, Deadline deadline) {
-  pollfd entry = {fd, events, 0};
+absl::Status Wait(int fd, int events, Deadline deadline) {
+  pollfd entry = {};
+  entry.fd = fd;
+  entry.events = static_cast<decltype(entry.events)>(events);
   if (poll(&entry, 1, deadline.PollTimeoutMillis()) < 0 && errno != EINTR) {
     return absl::ErrnoToStatus(errno, "poll");
   }
@@ -90,8 +92,9 @@ absl::StatusOr<std::size_t> Receive(int fd, char* buffer, std::size_t size,
     if (errno != EAGAIN && errno != EWOULDBLOCK) {
       return absl::ErrnoToStatus(errno, "read");
     }
-    if (last_look)
+    if (last_look) {
       return absl::DeadlineExceededError("read: nothing came in time");
+    }
     ZCB_RETURN_IF_ERROR(Wait(fd, POLLIN, deadline));
   }
 }
