@@ -130,11 +130,19 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
   return options;
 }
 
+struct BrokerSocket {
+  ipc::Listener listener;
+  // A service manager goes on holding it, and its name, when we are gone.
+  bool inherited;
+};
+
 // The broker's socket: inherited, else bound where nobody answers.
-absl::StatusOr<ipc::Listener> Listen(const ipc::RuntimeDir& runtime) {
+absl::StatusOr<BrokerSocket> Listen(const ipc::RuntimeDir& runtime) {
   absl::StatusOr<absl::optional<ipc::Listener>> inherited = InheritedListener();
   if (!inherited.ok()) return inherited.status();
-  if (inherited->has_value()) return *std::move(*inherited);
+  if (inherited->has_value()) {
+    return BrokerSocket{*std::move(*inherited), /*inherited=*/true};
+  }
   absl::StatusOr<ipc::Endpoint> endpoint =
       ipc::Endpoint::Parse(runtime.broker_socket());
   if (!endpoint.ok()) return endpoint.status();
@@ -145,7 +153,9 @@ absl::StatusOr<ipc::Listener> Listen(const ipc::RuntimeDir& runtime) {
     return absl::AlreadyExistsError(
         absl::StrCat("a broker answers at ", endpoint->path(), " already"));
   }
-  return ipc::Listener::Bind(*endpoint);
+  absl::StatusOr<ipc::Listener> listener = ipc::Listener::Bind(*endpoint);
+  if (!listener.ok()) return listener.status();
+  return BrokerSocket{*std::move(listener), /*inherited=*/false};
 }
 
 // Whatever must happen between the last decision and the end of the loop: the
@@ -190,9 +200,9 @@ int Serve(const Flags& flags) {
   HostOptions options = MakeOptions(flags, *runtime);
   const auto xdg = options.surroundings.environment.find("XDG_RUNTIME_DIR");
   const FramedNames names(
-      listener->endpoint(),
+      bound->listener.endpoint(),
       xdg != options.surroundings.environment.end() ? xdg->second : "");
-  options.endpoint = listener->endpoint().path();
+  options.endpoint = bound->listener.endpoint().path();
   if (!names.published().empty()) {
     options.framed_endpoint = names.published().front();
   }
@@ -203,20 +213,23 @@ int Serve(const Flags& flags) {
     LogWarning(absl::StrCat(problem.where(), ": ", problem.what()));
   }
 
-  asio::io_context loop;
+  // One thread runs it; others only post.
+  asio::io_context loop(1);
   Reaper reaper(loop);
   Host host(loop, reaper, std::move(options));
   FramedAdapter framed(host, WorldOfProcess);
   OnDemandServer rpc(host);
-  const std::string endpoint = listener->endpoint().path();
+  const std::string endpoint = bound->listener.endpoint().path();
   const std::unique_ptr<FrontDoor> door =
-      FrontDoor::Create(loop, *std::move(listener), geteuid(),
+      FrontDoor::Create(loop, std::move(bound->listener), geteuid(),
                         FrontDoorLimits(), framed, rpc, host.counters());
   asio::steady_timer flush(loop);
   host.SetConnectionCounter([&] { return door->connections(); });
   host.OnStopping([&] {
     NotifyServiceManager("STOPPING=1");
     door->Close();
+    if (inherited) return;
+    door->RemoveName();
     names.Remove();
   });
   host.OnStopped([&] {

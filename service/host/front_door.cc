@@ -8,6 +8,7 @@
 #include <chrono>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -31,46 +32,51 @@ constexpr absl::string_view kHttp2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 // stay in the socket for gRPC, so the loop is not told of more.
 constexpr milliseconds kPrefacePause(5);
 constexpr milliseconds kDescriptorPause(50);
+// How exactly the limits of waiting peers are kept.
+constexpr milliseconds kSweepPause(100);
 
 class Door;
 
-// A connection that is not gRPC's yet, or never will be. Owned by its pending
-// operations.
+// A connection that is not gRPC's yet, or never will be. Most are answered
+// within the call that accepted them, so the loop hears of one only when it
+// has to wait.
 class Visitor : public std::enable_shared_from_this<Visitor> {
  public:
   Visitor(asio::io_context& loop, std::weak_ptr<Door> door,
-          ipc::PeerIdentity peer, ipc::UniqueFd fd)
-      : door_(std::move(door)), peer_(peer), socket_(loop), timer_(loop) {
-    asio::error_code ignored;
-    socket_.assign(asio::local::stream_protocol(), fd.release(), ignored);
-    socket_.native_non_blocking(true, ignored);
-  }
+          ipc::PeerIdentity peer, ipc::UniqueFd fd);
   ~Visitor();
   Visitor(const Visitor&) = delete;
   Visitor& operator=(const Visitor&) = delete;
 
-  void Identify(const FrontDoorLimits& limits);
+  // Reads what there is and acts on it; waits for the rest.
+  void Look();
+  // Its time is up.
+  void LimitReached();
+  std::chrono::steady_clock::time_point limit() const { return limit_; }
+  bool done() const { return done_; }
 
  private:
-  void Look();
-  void WaitForMore();
+  void Register();
+  int native();
+  void WaitToRead(void (Visitor::*then)());
+  void LookAgainSoon();
   void ReadFrame();
-  void MaybeWhole();
-  void Answer(std::string bytes);
+  void Handle(size_t body_bytes);
   void AnswerFault(ipc::FrameFault fault);
-  void SetLimit(milliseconds limit);
-  void LimitReached();
+  void Answer(std::string bytes);
+  void Finish();
 
   const std::weak_ptr<Door> door_;
   const ipc::PeerIdentity peer_;
+  // Ours until the loop has to know of it, then socket_'s.
+  ipc::UniqueFd fd_;
   Socket socket_;
-  asio::steady_timer timer_;
+  asio::steady_timer pause_;
   std::string received_;
-  std::array<char, 4096> buffer_;
-  milliseconds request_within_{0};
-  std::chrono::steady_clock::time_point identify_by_;
+  std::chrono::steady_clock::time_point limit_;
   bool framed_ = false;
   bool handled_ = false;
+  bool done_ = false;
 };
 
 class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
@@ -80,14 +86,15 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
        Counters& counters)
       : framed(framed),
         counters(counters),
+        limits(limits),
         loop_(loop),
         listener_(std::move(listener)),
         served_uid_(served_uid),
-        limits_(limits),
         http_(http),
         ready_(loop, listener_.fd()),
         pause_(loop),
         idle_(loop),
+        sweep_(loop),
         http_connections_(loop, [this] { HttpConnectionEnded(); }) {}
 
   ~Door() override { static_cast<void>(ready_.release()); }
@@ -100,6 +107,9 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
     ready_.cancel(ignored);
     pause_.cancel();
     idle_.cancel();
+  }
+
+  void RemoveName() override {
     if (const absl::Status gone = listener_.UnlinkIfOurs(); !gone.ok()) {
       LogWarning(
           absl::StrCat("removing the socket: ", std::string(gone.message())));
@@ -125,10 +135,36 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
     http_.Adopt(std::move(fd));
   }
 
+  // Has `visitor` end by its limit. Limits are whole seconds away, so they are
+  // looked at once a while and not by a timer each.
+  void Limit(std::weak_ptr<Visitor> visitor) {
+    limited_.push_back(std::move(visitor));
+    if (!sweeping_) Sweep();
+  }
+
   FramedAdapter& framed;
   Counters& counters;
+  const FrontDoorLimits limits;
 
  private:
+  void Sweep() {
+    const auto now = std::chrono::steady_clock::now();
+    std::vector<std::weak_ptr<Visitor>> waiting;
+    for (const std::weak_ptr<Visitor>& weak : std::exchange(limited_, {})) {
+      const auto visitor = weak.lock();
+      if (visitor == nullptr || visitor->done()) continue;
+      if (visitor->limit() <= now) visitor->LimitReached();
+      if (!visitor->done()) waiting.push_back(weak);
+    }
+    limited_.insert(limited_.end(), waiting.begin(), waiting.end());
+    sweeping_ = !limited_.empty();
+    if (!sweeping_) return;
+    sweep_.expires_after(kSweepPause);
+    sweep_.async_wait([self = shared_from_this()](const asio::error_code& e) {
+      if (!e) self->Sweep();
+    });
+  }
+
   void Wait() {
     ready_.async_wait(asio::posix::stream_descriptor::wait_read,
                       [self = shared_from_this()](const asio::error_code& e) {
@@ -166,18 +202,18 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
                            : std::string(peer.status().message()));
       return;
     }
-    if (connections() >= limits_.connections) {
+    if (connections() >= limits.connections) {
       counters.Add("refused.RATE_LIMITED");
       LogWarning("closed a connection: too many are open");
       return;
     }
     std::make_shared<Visitor>(loop_, weak_from_this(), *peer, std::move(fd))
-        ->Identify(limits_);
+        ->Look();
   }
 
   void HttpConnectionEnded() {
     if (http_connections_.size() > 0 || closed_) return;
-    idle_.expires_after(limits_.http_idle);
+    idle_.expires_after(limits.http_idle);
     idle_.async_wait([self = shared_from_this()](const asio::error_code& e) {
       if (e || self->closed_ || self->http_connections_.size() > 0) return;
       self->http_.TearDown();
@@ -187,164 +223,186 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
   asio::io_context& loop_;
   ipc::Listener listener_;
   const uint32_t served_uid_;
-  const FrontDoorLimits limits_;
   HttpServerPort& http_;
   asio::posix::stream_descriptor ready_;
   asio::steady_timer pause_;
   asio::steady_timer idle_;
+  asio::steady_timer sweep_;
+  std::vector<std::weak_ptr<Visitor>> limited_;
+  bool sweeping_ = false;
   HttpConnections http_connections_;
   size_t visitors_ = 0;
   bool closed_ = false;
 };
 
+Visitor::Visitor(asio::io_context& loop, std::weak_ptr<Door> door,
+                 ipc::PeerIdentity peer, ipc::UniqueFd fd)
+    : door_(std::move(door)),
+      peer_(peer),
+      fd_(std::move(fd)),
+      socket_(loop),
+      pause_(loop) {
+  const auto owner = door_.lock();
+  owner->VisitorCame();
+  limit_ = std::chrono::steady_clock::now() + owner->limits.identify_within;
+}
+
 Visitor::~Visitor() {
   if (const auto door = door_.lock()) door->VisitorLeft();
 }
 
-void Visitor::Identify(const FrontDoorLimits& limits) {
-  if (const auto door = door_.lock()) door->VisitorCame();
-  request_within_ = limits.request_within;
-  identify_by_ = std::chrono::steady_clock::now() + limits.identify_within;
-  SetLimit(limits.identify_within);
-  Look();
-}
-
-void Visitor::SetLimit(milliseconds limit) {
-  timer_.expires_after(limit);
-  timer_.async_wait([weak = weak_from_this()](const asio::error_code& error) {
-    if (error) return;
-    if (const auto self = weak.lock()) self->LimitReached();
-  });
+void Visitor::Finish() {
+  done_ = true;
+  handled_ = true;
+  fd_.reset();
+  asio::error_code ignored;
+  socket_.close(ignored);
+  pause_.cancel();
 }
 
 void Visitor::LimitReached() {
-  if (handled_) return;
-  if (framed_) {
+  if (framed_ && !handled_) {
     AnswerFault(ipc::FrameFault::kIncomplete);
     return;
   }
-  handled_ = true;
-  if (const auto door = door_.lock()) door->counters.Add("silent_peers");
+  if (!handled_) {
+    if (const auto door = door_.lock()) door->counters.Add("silent_peers");
+  }
+  Finish();
+}
+
+// The loop learns of the connection.
+void Visitor::Register() {
+  if (socket_.is_open()) return;
   asio::error_code ignored;
-  socket_.close(ignored);
+  socket_.assign(asio::local::stream_protocol(), fd_.release(), ignored);
+  if (const auto door = door_.lock()) door->Limit(weak_from_this());
+}
+
+int Visitor::native() {
+  return socket_.is_open() ? socket_.native_handle() : fd_.get();
+}
+
+void Visitor::WaitToRead(void (Visitor::*then)()) {
+  Register();
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this(),
+                                         then](const asio::error_code& error) {
+    if (!error && !self->handled_) (self.get()->*then)();
+  });
 }
 
 void Visitor::Look() {
-  if (handled_) return;
-  char first[kHttp2Preface.size()];
-  const ssize_t n = recv(socket_.native_handle(), first, sizeof(first),
-                         MSG_PEEK | MSG_DONTWAIT);
   const auto door = door_.lock();
-  if (door == nullptr) return;
+  if (door == nullptr || handled_) return;
+  char first[kHttp2Preface.size()];
+  const ssize_t n =
+      recv(native(), first, sizeof(first), MSG_PEEK | MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-    socket_.async_wait(Socket::wait_read, [self = shared_from_this()](
-                                              const asio::error_code& error) {
-      if (!error) self->Look();
-    });
+    WaitToRead(&Visitor::Look);
     return;
   }
   if (n <= 0) {
     // Gone without a word: a probe, or a client that gave up.
-    handled_ = true;
-    timer_.cancel();
+    Finish();
     return;
   }
   const absl::string_view seen(first, static_cast<size_t>(n));
   if (seen[0] == static_cast<char>(ipc::kFramingVersion)) {
     framed_ = true;
-    SetLimit(request_within_);
+    limit_ = std::chrono::steady_clock::now() + door->limits.request_within;
     ReadFrame();
     return;
   }
   if (seen == kHttp2Preface) {
     handled_ = true;
-    timer_.cancel();
+    done_ = true;
     asio::error_code ignored;
-    door->HandOver(ipc::UniqueFd(socket_.release(ignored)));
+    door->HandOver(socket_.is_open() ? ipc::UniqueFd(socket_.release(ignored))
+                                     : std::move(fd_));
     return;
   }
   if (seen == kHttp2Preface.substr(0, seen.size())) {
-    WaitForMore();
+    LookAgainSoon();
     return;
   }
   AnswerFault(ipc::FrameFault::kFramingVersion);
 }
 
-void Visitor::WaitForMore() {
-  // The limit's own timer is taken over; Look() keeps to the same moment.
-  if (std::chrono::steady_clock::now() >= identify_by_) {
-    LimitReached();
-    return;
-  }
-  timer_.expires_after(kPrefacePause);
-  timer_.async_wait([self = shared_from_this()](const asio::error_code& error) {
+void Visitor::LookAgainSoon() {
+  Register();
+  pause_.expires_after(kPrefacePause);
+  pause_.async_wait([self = shared_from_this()](const asio::error_code& error) {
     if (!error) self->Look();
   });
 }
 
 void Visitor::ReadFrame() {
-  socket_.async_read_some(
-      asio::buffer(buffer_),
-      [self = shared_from_this()](const asio::error_code& error, size_t n) {
-        if (self->handled_) return;
-        self->received_.append(self->buffer_.data(), n);
-        if (error) {
-          self->AnswerFault(ipc::FrameFault::kIncomplete);
-          return;
-        }
-        self->MaybeWhole();
-      });
+  std::array<char, 4096> buffer;
+  while (true) {
+    const ssize_t n =
+        recv(native(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {
+      WaitToRead(&Visitor::ReadFrame);
+      return;
+    }
+    if (n <= 0) {
+      AnswerFault(ipc::FrameFault::kIncomplete);
+      return;
+    }
+    received_.append(buffer.data(), static_cast<size_t>(n));
+    const ipc::FrameHeader header =
+        ipc::ParseFrameHeader(received_, ipc::kMaxHelloBodyBytes);
+    if (header.fault != ipc::FrameFault::kNone) {
+      AnswerFault(header.fault);
+      return;
+    }
+    if (header.complete &&
+        received_.size() >= ipc::kFrameHeaderBytes + header.body_bytes) {
+      Handle(header.body_bytes);
+      return;
+    }
+  }
 }
 
-void Visitor::MaybeWhole() {
-  const ipc::FrameHeader header =
-      ipc::ParseFrameHeader(received_, ipc::kMaxHelloBodyBytes);
-  if (header.fault != ipc::FrameFault::kNone) {
-    AnswerFault(header.fault);
-    return;
-  }
-  if (!header.complete ||
-      received_.size() < ipc::kFrameHeaderBytes + header.body_bytes) {
-    ReadFrame();
-    return;
-  }
+void Visitor::Handle(size_t body_bytes) {
   const auto door = door_.lock();
   if (door == nullptr) return;
   handled_ = true;
-  timer_.cancel();
+  // The rules answer in time; the limit of arriving does not count any more.
+  limit_ = std::chrono::steady_clock::time_point::max();
   door->counters.Add("connections.framed");
-  door->framed.Handle(absl::string_view(received_).substr(
-                          ipc::kFrameHeaderBytes, header.body_bytes),
-                      peer_, [self = shared_from_this()](std::string bytes) {
-                        self->Answer(std::move(bytes));
-                      });
+  door->framed.Handle(
+      absl::string_view(received_).substr(ipc::kFrameHeaderBytes, body_bytes),
+      peer_, [self = shared_from_this()](std::string bytes) {
+        self->Answer(std::move(bytes));
+      });
 }
 
 void Visitor::AnswerFault(ipc::FrameFault fault) {
   const auto door = door_.lock();
   if (door == nullptr) return;
   handled_ = true;
-  timer_.cancel();
   Answer(door->framed.AnswerFault(fault));
 }
 
 void Visitor::Answer(std::string bytes) {
-  received_ = std::move(bytes);
-  // A reply that a peer does not read must not keep the connection for ever.
-  timer_.expires_after(request_within_);
-  timer_.async_wait([weak = weak_from_this()](const asio::error_code& error) {
-    const auto self = weak.lock();
-    if (error || self == nullptr) return;
-    asio::error_code ignored;
-    self->socket_.close(ignored);
-  });
-  asio::async_write(
-      socket_, asio::buffer(received_),
-      [self = shared_from_this()](const asio::error_code&, size_t) {
-        self->timer_.cancel();
-        asio::error_code ignored;
-        self->socket_.close(ignored);
-      });
+  const ssize_t n =
+      send(native(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (n == static_cast<ssize_t>(bytes.size()) ||
+      (n < 0 && errno != EAGAIN && errno != EINTR)) {
+    Finish();
+    return;
+  }
+  // A peer that does not read its answer must not stay for ever.
+  received_ = bytes.substr(n > 0 ? static_cast<size_t>(n) : 0);
+  const auto door = door_.lock();
+  if (door == nullptr) return;
+  limit_ = std::chrono::steady_clock::now() + door->limits.request_within;
+  Register();
+  asio::async_write(socket_, asio::buffer(received_),
+                    [self = shared_from_this()](const asio::error_code&,
+                                                size_t) { self->Finish(); });
 }
 
 // The owner's end of the door, which pending operations keep alive.
@@ -354,6 +412,7 @@ class OwnedDoor : public FrontDoor {
   ~OwnedDoor() override = default;
   void Open() override { door_->Open(); }
   void Close() override { door_->Close(); }
+  void RemoveName() override { door_->RemoveName(); }
   size_t connections() const override { return door_->connections(); }
   size_t unanswered() const override { return door_->unanswered(); }
 

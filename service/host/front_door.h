@@ -33,9 +33,10 @@ class FrontDoor {
   virtual ~FrontDoor() = default;
 
   virtual void Open() = 0;
-  // Accepts no more and removes the socket's name if it is still ours. What
-  // was accepted goes on.
+  // Accepts no more. What was accepted goes on.
   virtual void Close() = 0;
+  // Removes the socket's name if it still leads to this socket.
+  virtual void RemoveName() = 0;
   // Open now, both protocols.
   virtual size_t connections() const = 0;
   // Framed requests that wait for their answer or have it on its way.

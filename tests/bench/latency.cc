@@ -1,9 +1,12 @@
-// Measures round trips, interleaved: one sample of each contender in turn, in
-// an order shuffled every round, so that a noisy machine is noisy for all.
+// Measures round trips, interleaved: a block of samples of each contender in
+// turn, in an order shuffled every time, so that a noisy machine is noisy for
+// all. Blocks and not single samples, since a server that still closes its
+// connection keeps a core awake for whoever is measured next; for the same
+// reason the first samples of a block are not counted.
 //
-// usage: latency framed ROUNDS NAME=SOCKET,SERVICE,VERSION...
+// usage: latency framed SAMPLES NAME=SOCKET,SERVICE,VERSION...
 //          a Hello over a new connection: connect, write, read, close
-//        latency grpc ROUNDS NAME=SOCKET,SERVICE,VERSION...
+//        latency grpc SAMPLES NAME=SOCKET,SERVICE,VERSION...
 //          Broker.Negotiate over a warm channel
 // Prints a line per contender: NAME, p50, p99 in microseconds, samples.
 #include <unistd.h>
@@ -37,7 +40,8 @@ namespace {
 
 namespace upstream = running_process::broker::v1;
 
-constexpr int kWarmUp = 200;
+constexpr int kBlock = 500;
+constexpr int kWarmUp = 100;
 
 struct Contender {
   std::string name;
@@ -115,21 +119,21 @@ std::function<void()> GrpcSample(const std::string& socket,
   };
 }
 
-void Run(std::vector<Contender>& contenders, int rounds) {
-  for (Contender& contender : contenders) {
-    for (int i = 0; i < kWarmUp; ++i) contender.sample();
-  }
+void Run(std::vector<Contender>& contenders, int samples) {
   std::mt19937 random(20261123);
   std::vector<Contender*> order;
   for (Contender& contender : contenders) order.push_back(&contender);
-  for (int round = 0; round < rounds; ++round) {
+  for (int counted = 0; counted < samples; counted += kBlock) {
     std::shuffle(order.begin(), order.end(), random);
     for (Contender* contender : order) {
-      const auto start = std::chrono::steady_clock::now();
-      contender->sample();
-      const std::chrono::duration<double, std::micro> took =
-          std::chrono::steady_clock::now() - start;
-      contender->micros.push_back(took.count());
+      for (int i = 0; i < kWarmUp; ++i) contender->sample();
+      for (int i = 0; i < kBlock; ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        contender->sample();
+        const std::chrono::duration<double, std::micro> took =
+            std::chrono::steady_clock::now() - start;
+        contender->micros.push_back(took.count());
+      }
     }
   }
   for (Contender& contender : contenders) {
@@ -142,7 +146,7 @@ void Run(std::vector<Contender>& contenders, int rounds) {
 
 int Main(int argc, char** argv) {
   if (argc < 4)
-    Die("usage: latency framed|grpc ROUNDS NAME=SOCKET,SERVICE,VERSION...");
+    Die("usage: latency framed|grpc SAMPLES NAME=SOCKET,SERVICE,VERSION...");
   const std::string protocol = argv[1];
   std::vector<Contender> contenders;
   for (int i = 3; i < argc; ++i) {
