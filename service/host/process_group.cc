@@ -1,5 +1,6 @@
 #include "service/host/process_group.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 
@@ -8,14 +9,35 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "asio/steady_timer.hpp"
+#include "ipc/process.h"
 #include "service/host/log.h"
 
 namespace zcbroker::service {
 namespace {
 
 using std::chrono::milliseconds;
+
+// Looking at every process costs more than asking for the group.
+constexpr milliseconds kLookCloser(50);
+constexpr milliseconds kPatience(10'000);
+
+// A zombie that nobody collects (pid 1 of some containers does not) keeps its
+// group's number taken for ever, but does nothing any more.
+bool OnlyZombiesLeft(pid_t pgid) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);
+  if (proc == nullptr) return false;
+  while (const dirent* entry = readdir(proc.get())) {
+    int pid = 0;
+    if (!absl::SimpleAtoi(entry->d_name, &pid)) continue;
+    const absl::StatusOr<ipc::ProcessStat> stat = ipc::ReadProcessStat(pid);
+    if (stat.ok() && stat->group == pgid && stat->state != 'Z') return false;
+  }
+  return true;
+}
 
 class GroupEnd : public std::enable_shared_from_this<GroupEnd> {
  public:
@@ -27,11 +49,13 @@ class GroupEnd : public std::enable_shared_from_this<GroupEnd> {
     // and a later one could meet a group that has the number by then.
     const bool empty = kill(-pgid_, signal_) != 0 && errno == ESRCH;
     signal_ = 0;
-    if (!empty && waited_ > std::chrono::seconds(10)) {
+    const bool gone =
+        empty || (waited_ > kLookCloser && OnlyZombiesLeft(pgid_));
+    if (!gone && waited_ > kPatience) {
       LogError(absl::StrCat("process group ", pgid_,
                             " does not end; going on without waiting for it"));
     }
-    if (empty || waited_ > std::chrono::seconds(10)) {
+    if (gone || waited_ > kPatience) {
       done_();
       return;
     }

@@ -12,10 +12,10 @@
 namespace zcbroker::service {
 
 // Sends SIGKILL to the group `pgid` and calls `done` from the loop once no
-// process is left in it. Call it while the group is surely the backend's: its
-// leader not reaped yet, or known to be in it. Asks every 1 to 20 ms, since
-// nothing tells when a group is empty; gives up after 10 s (a process stuck in
-// the kernel) and says so in the log.
+// process but zombies is left in it. Call it while the group is surely the
+// backend's: its leader not reaped yet, or known to be in it. Asks every 1 to
+// 20 ms, since nothing tells when a group is empty; gives up after 10 s (a
+// process stuck in the kernel) and says so in the log.
 void EndGroup(asio::io_context& loop, pid_t pgid, std::function<void()> done);
 
 }  // namespace zcbroker::service
