@@ -185,12 +185,13 @@ int Serve(const Flags& flags) {
         absl::IsAlreadyExists(lock.status()) ? kAlreadyRunning : kFailure,
         lock.status().message());
   }
-  absl::StatusOr<ipc::Listener> listener = Listen(*runtime);
-  if (!listener.ok()) {
+  absl::StatusOr<BrokerSocket> bound = Listen(*runtime);
+  if (!bound.ok()) {
     return Fail(
-        absl::IsAlreadyExists(listener.status()) ? kAlreadyRunning : kFailure,
-        listener.status().message());
+        absl::IsAlreadyExists(bound.status()) ? kAlreadyRunning : kFailure,
+        bound.status().message());
   }
+  const bool inherited = bound->inherited;
   const absl::Status backends =
       ipc::OpenOrCreatePrivateDirAt(runtime->fd(), runtime->path(), "backends",
                                     geteuid())
