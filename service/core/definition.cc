@@ -9,8 +9,10 @@
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "ipc/names.h"
+#include "ipc/wire/utf8.h"
 #include "ipc/zccache_rules.h"
 #include "proto/running_process/broker_v1.pb.h"
+#include "service/core/escape.h"
 #include "service/core/launch.h"
 
 namespace zcbroker::service {
@@ -20,6 +22,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::TextFormat;
 
 constexpr int kMaxBinaries = 64;
+// It is shown in answers, whose strings are.
+constexpr char kNotUtf8[] = "must be UTF-8";
 constexpr int kMaxArguments = 256;
 constexpr int64_t kDefaultStartSeconds = 10;
 constexpr int64_t kDefaultGraceSeconds = 5;
@@ -30,13 +34,13 @@ constexpr size_t kMaxDefinitionBytes = 1 << 20;
 class ErrorList : public google::protobuf::io::ErrorCollector {
  public:
   ErrorList(absl::string_view file, std::vector<v1::Problem>* problems)
-      : file_(file), problems_(problems) {}
+      : file_(Escape(file)), problems_(problems) {}
 
   void AddError(int line, int column, const std::string& message) override {
     v1::Problem problem;
     // The tokenizer counts from zero, people and editors from one.
     problem.set_where(absl::StrCat(file_, ":", line + 1, ":", column + 1));
-    problem.set_what(message);
+    problem.set_what(Escape(message));
     problems_->push_back(std::move(problem));
   }
 
@@ -85,6 +89,9 @@ void CheckBinaries(const v1::ServiceDefinition& definition,
       errors->AddAt(inner, binary, "path", -1,
                     "a binary's path must be absolute");
     }
+    if (!ipc::IsUtf8(binary.path())) {
+      errors->AddAt(inner, binary, "path", -1, kNotUtf8);
+    }
     if (binary.version().empty()) continue;
     if (const absl::Status status = ipc::CheckVersion(binary.version());
         !status.ok()) {
@@ -106,6 +113,9 @@ void CheckStart(const v1::ServiceDefinition& definition,
                   absl::StrCat("more than ", kMaxArguments, " arguments"));
   }
   for (int i = 0; i < definition.args_size(); ++i) {
+    if (!ipc::IsUtf8(definition.args(i))) {
+      errors->AddAt(&tree, definition, "args", i, kNotUtf8);
+    }
     const auto expanded = ExpandTemplate(definition.args(i), {});
     if (!expanded.ok()) {
       errors->AddAt(&tree, definition, "args", i,
@@ -120,6 +130,9 @@ void CheckStart(const v1::ServiceDefinition& definition,
     if (variable.name().empty() || absl::StrContains(variable.name(), '=')) {
       errors->AddAt(inner, variable, "name", -1,
                     "a variable's name is not empty and holds no '='");
+    }
+    if (!ipc::IsUtf8(variable.name()) || !ipc::IsUtf8(variable.value())) {
+      errors->AddAt(inner, variable, "value", -1, kNotUtf8);
     }
     const auto expanded = ExpandTemplate(variable.value(), {});
     if (!expanded.ok()) {
@@ -232,7 +245,7 @@ ParsedDefinition ParseUpstreamDefinition(absl::string_view bytes,
   ParsedDefinition parsed;
   const auto refuse = [&](std::string what) {
     v1::Problem problem;
-    problem.set_where(std::string(file));
+    problem.set_where(Escape(file));
     problem.set_what(std::move(what));
     parsed.problems.push_back(std::move(problem));
     return parsed;

@@ -47,6 +47,24 @@ TEST(DefinitionTest, ZccacheTakesTheRestFromTheBuiltInDefinition) {
   EXPECT_EQ(parsed.definition->env(0).value(), "14400");
 }
 
+TEST(DefinitionTest, BytesThatAreNoTextAreToldInText) {
+  for (const char* text :
+       {"name: 'demo' \xff", "name: 'demo' binaries { path: '/\\377' }",
+        "name: 'demo' binaries { path: '/x' } args: '\\377'",
+        "name: 'demo' binaries { path: '/x' } env { name: 'A' value: '\\377' }",
+        "name: '\xff'"}) {
+    const ParsedDefinition parsed =
+        ParseDefinition(text, "/c/\xff.textproto", "demo");
+    EXPECT_FALSE(parsed.definition.has_value()) << text;
+    ASSERT_THAT(parsed.problems, ::testing::Not(IsEmpty()));
+    for (const v1::Problem& problem : parsed.problems) {
+      EXPECT_THAT(problem.where(), HasSubstr("/c/\\xff.textproto:1:"));
+      EXPECT_TRUE(v1::Problem().ParseFromString(problem.SerializeAsString()))
+          << text;
+    }
+  }
+}
+
 TEST(DefinitionTest, KnowsWhichLanesAZccacheSpeaks) {
   EXPECT_THAT(LanesOf(BuiltInZccache(), v1::Binary(), "1.11.22"),
               ElementsAre(v1::WIRE_LANE_FRAME_V1, v1::WIRE_LANE_PROST_V16,

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "ipc/names.h"
 #include "proto/zcbroker/v1/refusals.h"
+#include "service/core/escape.h"
 #include "service/core/world.h"
 
 namespace zcbroker::service {
@@ -507,8 +507,7 @@ v1::ListBackendsResponse Machine::ListBackends(Time now,
     backend->set_failed_starts(static_cast<uint32_t>(slot.failures.size()));
     SetTimestamp(wall_now - Between(slot.since, now), backend->mutable_since());
     for (const std::string& line : slot.last_failure.evidence) {
-      // What a backend printed may be any bytes, and this is a string.
-      backend->add_evidence(absl::Utf8SafeCHexEscape(line));
+      backend->add_evidence(Escape(line));
     }
     backend->set_log_file(slot.last_failure.log_file);
     switch (slot.state) {

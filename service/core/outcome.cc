@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
+#include "service/core/escape.h"
 
 namespace zcbroker::service {
 namespace {
@@ -33,7 +34,7 @@ Refused Refuse(v1::Refusal refusal, std::string text,
   for (size_t i = facts.evidence.size() - lines; i < facts.evidence.size();
        ++i) {
     // Evidence holds what backends printed: never raw bytes onto a terminal.
-    detail.add_evidence(absl::Utf8SafeCHexEscape(facts.evidence[i]));
+    detail.add_evidence(Escape(facts.evidence[i]));
   }
   detail.set_retry_after_ms(absl::ToInt64Milliseconds(facts.retry_after));
   return refused;

@@ -96,6 +96,12 @@ absl::Status LinkSocket(const ipc::Endpoint& target,
   if (errno != EEXIST) {
     return absl::ErrnoToStatus(errno, absl::StrCat("link ", link_name.path()));
   }
+  struct stat there;
+  if (lstat(link_name.path().c_str(), &there) == 0 &&
+      !S_ISSOCK(there.st_mode)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(link_name.path(), " is something else than a socket"));
+  }
   const absl::Status answer =
       ipc::Connect(link_name, ipc::Deadline::After(absl::ZeroDuration()))
           .status();

@@ -41,8 +41,9 @@ absl::StatusOr<BackendFiles> PlaceBackend(const StartPlan& plan,
                                           const Surroundings& surroundings);
 
 // Makes `link` lead to the socket `target`. Where a file is there already it
-// is replaced only if nobody listens on it (connect says so).
-// Errors: kAlreadyExists (somebody listens there), others by errno.
+// is replaced only if it is a socket on which nobody listens.
+// Errors: kAlreadyExists (somebody listens there, or it is no socket), others
+// by errno.
 absl::Status LinkSocket(const ipc::Endpoint& target, const ipc::Endpoint& link);
 
 // Removes `endpoint` if it still is the file `identity`.

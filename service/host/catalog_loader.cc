@@ -21,6 +21,7 @@
 #include "ipc/names.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
+#include "service/core/escape.h"
 #include "service/host/version_command.h"
 
 namespace zcbroker::service {
@@ -99,10 +100,10 @@ std::string FindOnPath(const std::string& path, const char* program) {
   return "";
 }
 
-v1::Problem ProblemAt(std::string where, absl::string_view what) {
+v1::Problem ProblemAt(absl::string_view where, absl::string_view what) {
   v1::Problem problem;
-  problem.set_where(std::move(where));
-  problem.set_what(std::string(what));
+  problem.set_where(Escape(where));
+  problem.set_what(Escape(what));
   return problem;
 }
 
