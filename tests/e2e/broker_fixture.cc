@@ -22,7 +22,6 @@
 #include "google/rpc/status.pb.h"
 #include "ipc/deadline.h"
 #include "ipc/frame/envelope.h"
-#include "ipc/listener.h"
 #include "ipc/socket.h"
 
 namespace zcbroker::testing {
@@ -44,8 +43,8 @@ std::chrono::system_clock::time_point GrpcDeadline(absl::Duration timeout) {
   return std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout);
 }
 
-ipc::UniqueFd NotificationSocket(const std::string& path) {
-  ipc::UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+ipc::UniqueFd BoundSocket(const std::string& path, int type) {
+  ipc::UniqueFd fd(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   path.copy(address.sun_path, sizeof(address.sun_path) - 1);
@@ -53,6 +52,15 @@ ipc::UniqueFd NotificationSocket(const std::string& path) {
   if (!fd || bind(fd.get(), reinterpret_cast<const sockaddr*>(&address),
                   sizeof(address)) != 0) {
     ADD_FAILURE() << "bind " << path << ": " << strerror(errno);
+  }
+  return fd;
+}
+
+// What a service manager makes.
+ipc::UniqueFd ListeningSocket(const std::string& path) {
+  ipc::UniqueFd fd = BoundSocket(path, SOCK_STREAM);
+  if (listen(fd.get(), SOMAXCONN) != 0) {
+    ADD_FAILURE() << "listen: " << strerror(errno);
   }
   return fd;
 }
@@ -100,9 +108,8 @@ Environment Home::environment() const {
           {"XDG_STATE_HOME", Entry("state")},
           // Sanitizers read these of whatever was built with them.
           {"ASAN_OPTIONS", "detect_leaks=1"},
-          {"TSAN_OPTIONS", getenv("TSAN_OPTIONS") != nullptr
-                               ? getenv("TSAN_OPTIONS")
-                               : ""}};
+          {"TSAN_OPTIONS",
+           getenv("TSAN_OPTIONS") != nullptr ? getenv("TSAN_OPTIONS") : ""}};
 }
 
 void Home::Define(const std::string& name, const std::string& text) const {
@@ -285,8 +292,8 @@ FramedAnswer ReadFramedAnswer(const ipc::UniqueFd& fd) {
     return answer;
   }
   EXPECT_EQ(bytes.size(), ipc::kFrameHeaderBytes + header.body_bytes);
-  const auto frame = ipc::DecodeFrame(
-      absl::string_view(bytes).substr(ipc::kFrameHeaderBytes));
+  const auto frame =
+      ipc::DecodeFrame(absl::string_view(bytes).substr(ipc::kFrameHeaderBytes));
   upstream::HelloReply reply;
   if (!frame.ok() || !reply.ParseFromString(frame->payload())) {
     ADD_FAILURE() << "no HelloReply";
@@ -331,7 +338,7 @@ FramedAnswer NegotiateFramed(const std::string& socket,
 
 Broker::Broker(const Home& home, const Options& options)
     : socket_(home.broker_socket()),
-      notifications_(NotificationSocket(home.Entry("notify"))),
+      notifications_(BoundSocket(home.Entry("notify"), SOCK_DGRAM)),
       process_(Start(home, options)) {
   EXPECT_EQ(NextNotification(), "READY=1");
 }
@@ -344,19 +351,21 @@ Process Broker::Start(const Home& home, const Options& options) {
   }
   std::vector<std::string> argv{BrokerProgram()};
   ProcessOptions process;
-  absl::optional<ipc::Listener> listener;
+  ipc::UniqueFd listener;
   if (options.inherit_socket) {
-    auto bound = ipc::Listener::Bind(ipc::Endpoint::Parse(socket_).value());
-    EXPECT_TRUE(bound.ok()) << bound.status();
-    if (bound.ok()) {
-      listener = *std::move(bound);
-      process.third_fd = listener->fd();
-    }
+    listener = ListeningSocket(socket_);
+    process.third_fd = listener.get();
     environment["LISTEN_FDS"] = "1";
     // The variable names the process that is meant: itself, after exec.
     argv = {"/bin/sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\"",
             BrokerProgram()};
     environment["LISTEN_PID"] = "";
+  }
+  if (options.descriptor_limit > 0) {
+    argv = {"/bin/sh", "-c",
+            absl::StrCat("ulimit -n ", options.descriptor_limit,
+                         "; exec \"$0\" \"$@\""),
+            BrokerProgram()};
   }
   argv.insert(argv.end(), options.arguments.begin(), options.arguments.end());
   return Process(std::move(argv), environment, process);

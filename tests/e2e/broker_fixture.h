@@ -43,7 +43,9 @@ class Home {
   const std::string& path() const { return path_; }
   std::string Entry(absl::string_view leaf) const;
   std::string runtime_dir() const { return Entry("run"); }
-  std::string broker_socket() const { return Entry("run/zcbroker/broker.sock"); }
+  std::string broker_socket() const {
+    return Entry("run/zcbroker/broker.sock");
+  }
   std::string services_dir() const { return Entry("config/zcbroker/services"); }
   // Of a backend that the broker started.
   std::string LogFile(absl::string_view service,
@@ -146,6 +148,8 @@ class Broker {
     Environment environment;
     // Inherit the listening socket rather than bind it.
     bool inherit_socket = false;
+    // Of open files, hard; 0: ours.
+    int descriptor_limit = 0;
   };
 
   // Returns when it has said READY=1. Fails the test where it does not.

@@ -120,8 +120,8 @@ int Process::Wait(absl::Duration timeout) {
   return status_;
 }
 
-Finished Run(std::vector<std::string> argv, const Environment& environment,
-             const std::string& cwd) {
+Finished RunToEnd(std::vector<std::string> argv, const Environment& environment,
+                  const std::string& cwd) {
   const ipc::UniqueFd out = MemoryFile();
   const ipc::UniqueFd err = MemoryFile();
   ProcessOptions options;

@@ -58,8 +58,8 @@ struct Finished {
 };
 
 // Runs a command to its end.
-Finished Run(std::vector<std::string> argv, const Environment& environment,
-             const std::string& cwd = "/");
+Finished RunToEnd(std::vector<std::string> argv, const Environment& environment,
+                  const std::string& cwd = "/");
 
 // Those whose parent is this process, by /proc.
 std::vector<pid_t> Children();

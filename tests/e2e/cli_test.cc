@@ -1,0 +1,382 @@
+// The command line as a person or a script uses it: what it prints, in text
+// and in JSON, and how it exits.
+#include <dirent.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/struct.pb.h"
+#include "google/protobuf/util/json_util.h"
+#include "gtest/gtest.h"
+#include "ipc/testing/wait_for.h"
+#include "proto/zcbroker/version.h"
+#include "tests/e2e/broker_fixture.h"
+
+namespace zcbroker::testing {
+namespace {
+
+using google::protobuf::Struct;
+
+class CliTest : public BrokerTest {
+ protected:
+  ~CliTest() override {
+    // A broker that `up` started is nobody's object.
+    Cli({"down", "--stop-backends"});
+  }
+
+  Finished Cli(std::vector<std::string> arguments,
+               const Environment& more = {}) const {
+    Environment environment = home_.environment();
+    for (const auto& [name, value] : more) environment[name] = value;
+    arguments.insert(arguments.begin(), CommandLineProgram());
+    return RunToEnd(std::move(arguments), environment, home_.Entry("work"));
+  }
+
+  // Adds --json, and expects one object with the given status.
+  Struct Json(std::vector<std::string> arguments, int status = 0) const {
+    arguments.push_back("--json");
+    const Finished finished = Cli(std::move(arguments));
+    EXPECT_EQ(finished.status, status) << finished.out << finished.err;
+    Struct object;
+    const auto parsed =
+        google::protobuf::util::JsonStringToMessage(finished.out, &object);
+    EXPECT_TRUE(parsed.ok()) << parsed.ToString() << "\n" << finished.out;
+    return object;
+  }
+
+  static const google::protobuf::Value& At(const Struct& object,
+                                           const std::string& field) {
+    static const google::protobuf::Value kNone;
+    const auto found = object.fields().find(field);
+    EXPECT_NE(found, object.fields().end())
+        << "no " << field << " in " << object.DebugString();
+    return found == object.fields().end() ? kNone : found->second;
+  }
+  static std::string Text(const Struct& object, const std::string& field) {
+    return At(object, field).string_value();
+  }
+
+  // An ErrorReport of that reason, and the same status in text.
+  void ExpectFails(const std::vector<std::string>& arguments, int status,
+                   const std::string& reason) const {
+    SCOPED_TRACE(absl::StrCat(arguments[0], " -> ", reason));
+    const Struct report = Json(arguments, status);
+    EXPECT_EQ(Text(report, "reason"), reason);
+    EXPECT_EQ(At(report, "exit_status").number_value(), status);
+    EXPECT_NE(Text(report, "message"), "");
+    const Finished text = Cli(arguments);
+    EXPECT_EQ(text.status, status);
+    EXPECT_TRUE(absl::StartsWith(text.err, "zcbroker: ")) << text.err;
+    EXPECT_EQ(text.out, "");
+  }
+
+  void DefineDemo() const {
+    home_.Define("demo", ReferenceDefinition("demo", {"1.0.0"}));
+  }
+
+  std::vector<std::string> ServiceFiles() const {
+    std::vector<std::string> names;
+    const std::unique_ptr<DIR, int (*)(DIR*)> dir(
+        opendir(home_.services_dir().c_str()), closedir);
+    while (const dirent* entry = readdir(dir.get())) {
+      if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+    }
+    return names;
+  }
+};
+
+TEST_F(CliTest, RouteTellsWhereAndHow) {
+  DefineDemo();
+  StartBroker();
+  const Struct first = Json({"route", "demo", "1.0.0"});
+  EXPECT_EQ(Text(first, "broker"), socket());
+  const Struct& negotiation = At(first, "negotiation").struct_value();
+  EXPECT_EQ(Text(negotiation, "origin"), "ROUTE_ORIGIN_STARTED");
+  const Struct& route = At(negotiation, "route").struct_value();
+  const std::string endpoint = Text(route, "endpoint");
+  EXPECT_EQ(Text(route, "version"), "1.0.0");
+  EXPECT_EQ(At(negotiation, "steps").list_value().values_size(), 4);
+
+  const Finished text = Cli({"route", "demo", "1.0.0"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  EXPECT_TRUE(absl::StrContains(text.out, endpoint)) << text.out;
+  EXPECT_TRUE(absl::StrContains(text.out, "reused")) << text.out;
+  EXPECT_EQ(Cli({"route", "demo", "1.0.0", "--only-if-running"}).status, 0);
+}
+
+TEST_F(CliTest, PingCountsItsAnswersOnEveryLane) {
+  DefineDemo();
+  StartBroker();
+  for (const char* lane : {"bincode-v15", "prost-v16", "frame-v1"}) {
+    const Struct report =
+        Json({"ping", "demo", "1.0.0", "--count", "3", "--lane", lane});
+    EXPECT_EQ(Text(report, "lane"), lane);
+    EXPECT_EQ(At(report, "milliseconds").list_value().values_size(), 3);
+    EXPECT_GT(At(report, "median_milliseconds").number_value(), 0);
+  }
+  const Finished text = Cli({"ping", "demo", "1.0.0", "-n", "2"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  EXPECT_TRUE(absl::StrContains(text.out, "2 of 2 answered")) << text.out;
+}
+
+TEST_F(CliTest, CompileIsTheCompiler) {
+  DefineDemo();
+  StartBroker();
+  WriteFile(home_.Entry("work/x.c"), "int x;\n");
+  const Finished good =
+      Cli({"compile", "--service", "demo", "--", "gcc", "-c", "x.c"});
+  EXPECT_EQ(good.status, 0) << good.err;
+  EXPECT_NE(ReadFile(home_.Entry("work/x.o")), "");
+  EXPECT_EQ(good.err, "") << "it came through the broker";
+
+  WriteFile(home_.Entry("work/bad.c"), "int x\n");
+  const Finished bad = Cli({"compile", "--service", "demo", "--wanted", "1.0.0",
+                            "--", "gcc", "-c", "bad.c"});
+  EXPECT_EQ(bad.status, 1);
+  EXPECT_TRUE(absl::StrContains(bad.err, "bad.c:1")) << bad.err;
+}
+
+TEST_F(CliTest, StatusShowsBackendsCountersAndProblems) {
+  DefineDemo();
+  home_.Define("typo", "nam: \"typo\"\n");
+  StartBroker();
+  ASSERT_EQ(Cli({"route", "demo", "1.0.0"}).status, 0);
+  const Struct report = Json({"status"});
+  const Struct& status = At(report, "broker").struct_value();
+  EXPECT_EQ(Text(status, "version"), kVersion);
+  EXPECT_EQ(At(status, "pid").number_value(), broker().process().pid());
+  EXPECT_GE(At(status, "problems").list_value().values_size(), 1);
+  EXPECT_EQ(Text(At(status, "counters").struct_value(), "backends_started"),
+            "1");
+  ASSERT_EQ(At(report, "backends").list_value().values_size(), 1);
+  EXPECT_EQ(Text(At(report, "backends").list_value().values(0).struct_value(),
+                 "state"),
+            "BACKEND_STATE_READY");
+
+  const Finished text = Cli({"status"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  for (const char* part : {"demo 1.0.0  ready", "backends_started 1",
+                           "typo.textproto:1:", "connections"}) {
+    EXPECT_TRUE(absl::StrContains(text.out, part)) << part << "\n" << text.out;
+  }
+}
+
+TEST_F(CliTest, ServiceAddMakesAServiceAndThenAddsABinary) {
+  StartBroker();
+  const std::vector<std::string> add = {
+      "service",          "add",       "tool",         "--binary",
+      BackendProgram(),   "--version", "1.0.0",        "--arg",
+      "--endpoint",       "--arg",     "{endpoint}",   "--arg",
+      "--report-version", "--arg",     "{version}",    "--env",
+      "GREETING=hello",   "--probe",   "zccache-ping", "--lane",
+      "frame-v1"};
+  const Struct first = Json(add);
+  const std::string file = home_.services_dir() + "/tool.textproto";
+  EXPECT_EQ(Text(first, "file"), file);
+  EXPECT_TRUE(At(first, "reloaded").bool_value());
+  EXPECT_EQ(Cli({"route", "tool", "1.0.0"}).status, 0);
+
+  const std::string copy = home_.Entry("work/copy");
+  WriteFile(copy, ReadFile(BackendProgram()), true);
+  const Finished second =
+      Cli({"service", "add", "tool", "--binary", copy, "--version", "2.0.0"});
+  EXPECT_EQ(second.status, 0) << second.out << second.err;
+  EXPECT_TRUE(absl::StrContains(second.out, file)) << second.out;
+  EXPECT_EQ(Cli({"route", "tool", "1.0.0"}).status, 0);
+  EXPECT_EQ(Cli({"route", "tool", "2.0.0"}).status, 0);
+  EXPECT_TRUE(absl::StrContains(ReadFile(file), "GREETING"));
+
+  // Written beside it and renamed: nothing is left, and it is private.
+  EXPECT_EQ(ServiceFiles(), std::vector<std::string>{"tool.textproto"});
+  struct stat status;
+  ASSERT_EQ(stat(file.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+
+  const Struct list = Json({"service", "list"});
+  const auto& services = At(list, "services").list_value();
+  ASSERT_EQ(services.values_size(), 1);
+  EXPECT_EQ(At(services.values(0).struct_value(), "versions")
+                .list_value()
+                .values_size(),
+            2);
+  EXPECT_TRUE(absl::StrContains(Cli({"service", "list"}).out, "2.0.0, 1.0.0"));
+  EXPECT_EQ(Cli({"service", "check"}).status, 0);
+  Json({"service", "check"});
+}
+
+TEST_F(CliTest, ServiceAddWorksWithoutABroker) {
+  const std::string config = home_.Entry("work/config");
+  const Struct report = Json({"service", "add", "tool", "--binary",
+                              BackendProgram(), "--config-dir", config});
+  EXPECT_FALSE(At(report, "reloaded").bool_value());
+  // The version is what the binary says.
+  EXPECT_TRUE(absl::StrContains(
+      Cli({"service", "list", "--config-dir", config}).out, "1.0.0"));
+}
+
+TEST_F(CliTest, ServiceAddRefusesMistakes) {
+  const auto add = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"service", "add"});
+    return Cli(std::move(more)).status;
+  };
+  const std::string binary = BackendProgram();
+  EXPECT_EQ(add({"Bad Name", "--binary", binary}), 2);
+  EXPECT_EQ(add({"tool", "--binary", "/nonexistent"}), 2);
+  EXPECT_EQ(add({"tool", "--binary", binary, "--version", "1"}), 2);
+  EXPECT_EQ(add({"tool", "--binary", binary, "--probe", "hope"}), 2);
+  EXPECT_EQ(add({"tool", "--binary", binary, "--lane", "fast"}), 2);
+  EXPECT_EQ(add({"tool", "--binary", binary, "--env", "NOVALUE"}), 2);
+  EXPECT_EQ(add({"tool"}), 2);
+  EXPECT_TRUE(ServiceFiles().empty());
+}
+
+TEST_F(CliTest, ServiceCheckShowsMistakes) {
+  home_.Define("typo", "name: \"typo\"\nbinary: 1\n");
+  const Struct report = Json({"service", "check"}, 1);
+  EXPECT_EQ(At(report, "problems").list_value().values_size(), 1);
+  const Finished text = Cli({"service", "check"});
+  EXPECT_EQ(text.status, 1);
+  EXPECT_TRUE(absl::StrContains(text.out, "typo.textproto:2:")) << text.out;
+}
+
+TEST_F(CliTest, UpStartsOneBrokerAndDownEndsIt) {
+  DefineDemo();
+  const Struct first = Json({"up", "--allow-root"});
+  EXPECT_TRUE(At(first, "started").bool_value());
+  EXPECT_EQ(Text(first, "endpoint"), socket());
+  const auto pid = static_cast<pid_t>(At(first, "pid").number_value());
+  EXPECT_TRUE(IsRunning(pid));
+  const Finished second = Cli({"up", "--allow-root"});
+  EXPECT_EQ(second.status, 0) << second.err;
+  EXPECT_TRUE(absl::StrContains(second.out,
+                                absl::StrCat("runs already, process ", pid)))
+      << second.out;
+  EXPECT_FALSE(At(Json({"up", "--allow-root"}), "started").bool_value());
+  ExpectServesOthers();
+
+  const Struct down = Json({"down"});
+  EXPECT_TRUE(At(down, "stopped").bool_value());
+  EXPECT_EQ(At(down, "pid").number_value(), pid);
+  EXPECT_FALSE(IsRunning(pid));
+  EXPECT_NE(access(socket().c_str(), F_OK), 0);
+
+  const Finished nobody = Cli({"down"});
+  EXPECT_EQ(nobody.status, 0) << nobody.err;
+  EXPECT_TRUE(absl::StrContains(nobody.out, "no broker runs"));
+  EXPECT_FALSE(At(Json({"down"}), "stopped").bool_value());
+}
+
+TEST_F(CliTest, UpSaysWhyABrokerDoesNotStart) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const Finished up = Cli({"up"});
+  EXPECT_EQ(up.status, 1);
+  EXPECT_TRUE(absl::StrContains(up.err, "--allow-root")) << up.err;
+}
+
+// --- Exit statuses
+
+TEST_F(CliTest, NoBrokerIsThree) {
+  ExpectFails({"route", "demo", "1.0.0"}, 3, "broker_missing");
+  ExpectFails({"ping", "demo", "1.0.0"}, 3, "broker_missing");
+  ExpectFails({"status"}, 3, "broker_missing");
+  EXPECT_TRUE(absl::StrContains(Cli({"status"}).err, "zcbroker up"));
+}
+
+TEST_F(CliTest, WrongUsageIsTwo) {
+  EXPECT_EQ(Cli({}).status, 2);
+  EXPECT_EQ(Cli({"nosuch"}).status, 2);
+  EXPECT_EQ(Cli({"route", "demo"}).status, 2);
+  EXPECT_EQ(Cli({"route", "demo", "1.0.0", "--nosuch"}).status, 2);
+  EXPECT_EQ(Cli({"service"}).status, 2);
+  EXPECT_EQ(Cli({"ping", "demo", "1.0.0", "--count", "0"}).status, 2);
+}
+
+TEST_F(CliTest, RefusalsHaveTheStatusesOfTheTable) {
+  DefineDemo();
+  home_.Define("bad", PlainDefinition("bad", home_.Script("bad", "exit 3")));
+  home_.Define("opaque",
+               PlainDefinition("opaque", BackendProgram(),
+                               "args: \"--endpoint\" args: \"{endpoint}\"\n"));
+  home_.Define("cache",
+               ReferenceDefinition("cache", {"1.0.0"}, {},
+                                   "endpoint_rule: ENDPOINT_RULE_ZCCACHE\n"));
+  home_.DefineUpstream("legacy", BackendProgram(), "3.2.1");
+  StartBroker();
+  ExpectFails({"route", "Demo", "1.0.0"}, 2, "SERVICE_NAME_INVALID");
+  ExpectFails({"route", "demo", "one"}, 2, "VERSION_INVALID");
+  ExpectFails({"route", "nosuch", "1.0.0"}, 4, "SERVICE_UNKNOWN");
+  ExpectFails({"route", "demo", "9.9.9"}, 5, "VERSION_NOT_INSTALLED");
+  ExpectFails({"route", "legacy", "3.0.0"}, 6, "VERSION_BLOCKED");
+  ExpectFails({"route", "bad", "1.0.0"}, 8, "BACKEND_START_FAILED");
+  ExpectFails({"ping", "opaque", "1.0.0", "--lane", "frame-v1"}, 13,
+              "LANE_UNSUPPORTED");
+  const Finished elsewhere = Cli({"route", "cache", "1.0.0"},
+                                 {{"ZCCACHE_CACHE_DIR", "/somewhere/else"}});
+  EXPECT_EQ(elsewhere.status, 7) << elsewhere.err;
+  EXPECT_TRUE(absl::StrContains(elsewhere.err, "/somewhere/else"))
+      << elsewhere.err;
+  EXPECT_EQ(Cli({"route", "cache", "1.0.0"}).status, 0);
+
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] {
+        return Client().Negotiate("bad", "1.0.0").reason == "BACKEND_BROKEN";
+      },
+      "five failures", kPatience));
+  ExpectFails({"route", "bad", "1.0.0"}, 9, "BACKEND_BROKEN");
+}
+
+// --- Help
+
+TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
+  const std::vector<
+      std::pair<std::vector<std::string>, std::vector<std::string>>>
+      verbs = {
+          {{"route"}, {"SERVICE", "VERSION", "--only-if-running", "--json"}},
+          {{"ping"},
+           {"SERVICE", "VERSION", "--count", "--lane", "--only-if-running",
+            "--json"}},
+          {{"compile"}, {"--service", "--wanted", "COMMAND"}},
+          {{"status"}, {"--json"}},
+          {{"service"}, {"add", "list", "check"}},
+          {{"service", "add"},
+           {"NAME", "--binary", "--version", "--arg", "--env", "--probe",
+            "--lane", "--config-dir", "--json"}},
+          {{"service", "list"}, {"--config-dir", "--json"}},
+          {{"service", "check"}, {"--config-dir", "--json"}},
+          {{"up"}, {"--config-dir", "--allow-root", "--json"}},
+          {{"down"}, {"--stop-backends", "--json"}},
+      };
+  for (const auto& [verb, words] : verbs) {
+    std::vector<std::string> arguments = verb;
+    arguments.emplace_back("--help");
+    const Finished help = Cli(arguments);
+    EXPECT_EQ(help.status, 0) << verb.back();
+    for (const std::string& word : words) {
+      EXPECT_TRUE(absl::StrContains(help.out, word))
+          << word << " in the help of " << verb.back() << "\n"
+          << help.out;
+    }
+  }
+  const Finished top = Cli({"--help"});
+  EXPECT_EQ(top.status, 0);
+  for (const char* word : {"route", "ping", "compile", "status", "service",
+                           "up", "down", "Exit statuses"}) {
+    EXPECT_TRUE(absl::StrContains(top.out, word)) << word;
+  }
+}
+
+TEST_F(CliTest, VersionIsPrinted) {
+  EXPECT_EQ(Cli({"--version"}).out, absl::StrCat("zcbroker ", kVersion, "\n"));
+  const Finished broker =
+      RunToEnd({BrokerProgram(), "--version"}, home_.environment());
+  EXPECT_EQ(broker.out, absl::StrCat("zcbrokerd ", kVersion, "\n"));
+}
+
+}  // namespace
+}  // namespace zcbroker::testing
