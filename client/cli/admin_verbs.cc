@@ -56,6 +56,8 @@ const char* StateName(v1::BackendState state) {
       return "starting";
     case v1::BACKEND_STATE_READY:
       return "ready";
+    case v1::BACKEND_STATE_ENDING:
+      return "ending";
     case v1::BACKEND_STATE_BACKOFF:
       return "backoff";
     case v1::BACKEND_STATE_BROKEN:

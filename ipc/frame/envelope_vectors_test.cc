@@ -107,9 +107,10 @@ void CheckFramed(const Value& vector) {
 void CheckRaw(const Value& vector) {
   const std::string wire = Bytes(vector);
   const Value& fields = Member(vector, "fields");
-  const uint32_t cap = HasMember(fields, "cap")
-                           ? Member(fields, "cap").number_value()
-                           : kMaxFrameBodyBytes;
+  const uint32_t cap =
+      HasMember(fields, "cap")
+          ? static_cast<uint32_t>(Member(fields, "cap").number_value())
+          : kMaxFrameBodyBytes;
   const FrameHeader header = ParseFrameHeader(wire, cap);
   const std::string& reject = Text(fields, "reject");
   if (reject == "unsupported framing version") {

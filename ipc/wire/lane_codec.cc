@@ -56,10 +56,10 @@ Decoded<Message> NeedMore(size_t needed_bytes) {
 }
 
 template <class Message>
-Decoded<Message> Failed(DecodeResult result, absl::Status error) {
+Decoded<Message> Failed(DecodeResult result, const absl::Status& error) {
   Decoded<Message> decoded;
   decoded.result = result;
-  decoded.error = std::move(error);
+  decoded.error = error;
   return decoded;
 }
 

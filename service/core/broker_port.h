@@ -27,7 +27,7 @@ class BrokerPort {
   virtual absl::optional<v1::NegotiateResponse> TryRoute(
       const v1::NegotiateRequest& request) = 0;
 
-  // Has this service a definition? Asks nobody.
+  // Can this service have a definition? Asks nobody.
   virtual bool KnowsService(const std::string& name) = 0;
 
   // Has the rules decide. `deadline` is the caller's.

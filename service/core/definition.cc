@@ -81,7 +81,7 @@ void CheckBinaries(const v1::ServiceDefinition& definition,
   }
   std::set<std::string> versions;
   const FieldDescriptor* field =
-      definition.GetDescriptor()->FindFieldByName("binaries");
+      v1::ServiceDefinition::descriptor()->FindFieldByName("binaries");
   for (int i = 0; i < definition.binaries_size(); ++i) {
     const v1::Binary& binary = definition.binaries(i);
     const TextFormat::ParseInfoTree* inner = tree.GetTreeForNested(field, i);
@@ -123,7 +123,7 @@ void CheckStart(const v1::ServiceDefinition& definition,
     }
   }
   const FieldDescriptor* env =
-      definition.GetDescriptor()->FindFieldByName("env");
+      v1::ServiceDefinition::descriptor()->FindFieldByName("env");
   for (int i = 0; i < definition.env_size(); ++i) {
     const v1::EnvironmentVariable& variable = definition.env(i);
     const TextFormat::ParseInfoTree* inner = tree.GetTreeForNested(env, i);

@@ -202,6 +202,7 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& request,
                  effects);
       return;
     case State::kStarting:
+    case State::kEnding:
     case State::kGone:
       break;
   }
@@ -223,7 +224,7 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& request,
                       {{}, {std::string(limit)}, kStillStartingRetry}),
                effects);
   };
-  if (slot.state == State::kStarting) {
+  if (slot.state == State::kStarting || slot.state == State::kEnding) {
     if (slot.waiters.size() >= limits_.waiters_per_start) {
       refuse_for_limit("waiters per starting backend");
       return;
@@ -410,16 +411,29 @@ void Machine::RefuseWaiters(Slot& slot, const StartFailure& failure,
   }
 }
 
+void Machine::BackendEnding(StartId id, Time now, Effects* effects) {
+  Slot* slot = FindByStart(id);
+  if (slot == nullptr || slot->state != State::kReady) return;
+  slot->state = State::kEnding;
+  slot->since = now;
+  effects->push_back(RoutesChanged{});
+}
+
 void Machine::BackendGone(StartId id, std::vector<std::string> evidence,
                           Time now, Effects* effects) {
   Slot* slot = FindByStart(id);
-  if (slot == nullptr || slot->state != State::kReady) return;
+  if (slot == nullptr ||
+      (slot->state != State::kReady && slot->state != State::kEnding)) {
+    return;
+  }
   counters_->Add("backends_ended");
   slot->state = State::kGone;
   slot->since = now;
   slot->last_failure.evidence = std::move(evidence);
   slot->last_failure.log_file = slot->backend.log_file;
   effects->push_back(RoutesChanged{});
+  // Who asked while it was ending waits for the next one.
+  if (!slot->waiters.empty() && !shutting_down_) Begin(*slot, now, effects);
 }
 
 void Machine::Tick(Time now, Effects* effects) {
@@ -448,7 +462,8 @@ void Machine::Shutdown(bool stop_backends, Time now, Effects* effects) {
   }
   if (!stop_backends) return;
   for (const auto& [key, slot] : slots_) {
-    if (slot.state == State::kReady || slot.state == State::kStarting) {
+    if (slot.state == State::kReady || slot.state == State::kStarting ||
+        slot.state == State::kEnding) {
       effects->push_back(StopBackend{slot.start});
     }
   }
@@ -521,6 +536,9 @@ v1::ListBackendsResponse Machine::ListBackends(Time now,
                                                  : v1::ROUTE_ORIGIN_STARTED);
         backend->set_log_file(slot.backend.log_file);
         backend->set_direct_endpoint(slot.backend.direct_endpoint);
+        break;
+      case State::kEnding:
+        backend->set_state(v1::BACKEND_STATE_ENDING);
         break;
       case State::kBackoff:
         backend->set_state(v1::BACKEND_STATE_BACKOFF);

@@ -115,6 +115,9 @@ class Machine {
                       Effects* effects);
   void StartFailed(StartId id, StartFailure failure, Time now,
                    Effects* effects);
+  // A backend that had been ready is ending: its leader is gone, what it left
+  // running is not. Nobody is routed to it any more; who asks meanwhile waits.
+  void BackendEnding(StartId id, Time now, Effects* effects);
   // A backend that had been ready has ended, with its whole group.
   void BackendGone(StartId id, std::vector<std::string> evidence, Time now,
                    Effects* effects);
@@ -140,7 +143,7 @@ class Machine {
   // one is refused before a key is made.
   using Key = std::tuple<std::string, std::string, std::string>;
 
-  enum class State { kStarting, kReady, kBackoff, kBroken, kGone };
+  enum class State { kStarting, kReady, kEnding, kBackoff, kBroken, kGone };
 
   struct Slot {
     State state = State::kGone;

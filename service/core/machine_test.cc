@@ -30,7 +30,7 @@ v1::World OurWorld() {
   return world;
 }
 
-Catalog MakeCatalog(std::vector<std::string> versions = {"1.11.22"}) {
+Catalog MakeCatalog(const std::vector<std::string>& versions = {"1.11.22"}) {
   Catalog catalog;
   CatalogService& service = catalog.services["zccache"];
   service.definition.set_name("zccache");
@@ -436,6 +436,27 @@ TEST_F(MachineTest, ADeathIsNoticedAndTheNextCallerStartsAnother) {
             2);
 }
 
+TEST_F(MachineTest, WhoAsksWhileABackendEndsWaitsForTheNextOne) {
+  Load();
+  Ask(Want());
+  const StartId first = OnlyStart();
+  machine_.StartSucceeded(first, Started(), now_, &effects_);
+  Take<Answer>();
+  machine_.BackendEnding(first, now_, &effects_);
+  EXPECT_FALSE(machine_.Routes().Find(Want()).has_value());
+  Ask(Want());
+  EXPECT_THAT(Take<Answer>(), IsEmpty());
+  // A cache has one writer: not before the last of the old group is gone.
+  EXPECT_THAT(Take<StartBackend>(), IsEmpty());
+  machine_.BackendGone(first, {"gone"}, now_, &effects_);
+  machine_.StartSucceeded(OnlyStart(), Started("/run/c.sock"), now_, &effects_);
+  const auto answers = Take<Answer>();
+  ASSERT_THAT(answers, SizeIs(1));
+  EXPECT_EQ(
+      std::get<v1::NegotiateResponse>(answers[0].outcome).route().endpoint(),
+      "/run/c.sock");
+}
+
 TEST_F(MachineTest, ACallerIsAnsweredBeforeItsDeadlineAndTheStartGoesOn) {
   Load();
   Ask(Want(), now_ + seconds(2));
@@ -551,6 +572,7 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
   std::set<NegotiationId> cancelled;
   // What runs behind each version: start id, and whether it was proven.
   std::map<StartId, std::pair<std::string, bool>> running;
+  std::set<StartId> ending;
   bool down = false;
   for (int step = 0; step < 400; ++step) {
     Effects effects;
@@ -584,10 +606,16 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
       case 7: {
         if (running.empty()) break;
         auto it = running.begin();
-        std::advance(it, static_cast<long>(pick(running.size())));
+        std::advance(it, static_cast<int64_t>(pick(running.size())));
         const StartId id = it->first;
         if (it->second.second) {
           if (pick(3) != 0) break;
+          if (pick(2) == 0) {
+            // Its process is gone, its group is not: no route to it any more.
+            machine.BackendEnding(id, now, &effects);
+            ending.insert(id);
+            break;
+          }
           running.erase(it);
           machine.BackendGone(id, {"gone"}, now, &effects);
         } else if (pick(3) == 0) {
@@ -625,8 +653,9 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
         if (route != nullptr) {
           bool alive = false;
           for (const auto& [id, what] : running) {
-            alive |= what.second && absl::StrCat("/run/", id, ".sock") ==
-                                        route->route().endpoint();
+            alive |=
+                what.second && ending.count(id) == 0 &&
+                absl::StrCat("/run/", id, ".sock") == route->route().endpoint();
           }
           ASSERT_TRUE(alive) << "a route to nowhere, step " << step;
         }
@@ -642,8 +671,9 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
       if (!found.has_value()) continue;
       bool alive = false;
       for (const auto& [id, what] : running) {
-        alive |= what.second && absl::StrCat("/run/", id, ".sock") ==
-                                    found->route().endpoint();
+        alive |=
+            what.second && ending.count(id) == 0 &&
+            absl::StrCat("/run/", id, ".sock") == found->route().endpoint();
       }
       ASSERT_TRUE(alive) << "published a route to nowhere, step " << step;
     }

@@ -71,7 +71,7 @@ void FramedAdapter::Handle(absl::string_view body,
     return;
   }
   if (frame->payload_protocol() == ipc::kAdminProtocol) {
-    HandleAdmin(*frame, std::move(reply));
+    HandleAdmin(*frame, reply);
     return;
   }
   const ipc::FrameFault fault = ipc::CheckEnvelope(
@@ -144,7 +144,8 @@ std::string FramedAdapter::EncodeOutcome(const upstream::Frame& frame,
   return BytesOr(ipc::EncodeHelloReply(frame, negotiated));
 }
 
-void FramedAdapter::HandleAdmin(const upstream::Frame& frame, Reply reply) {
+void FramedAdapter::HandleAdmin(const upstream::Frame& frame,
+                                const Reply& reply) {
   upstream::AdminRequest request;
   if (ipc::CheckEnvelope(frame, upstream::FRAME_KIND_REQUEST,
                          ipc::kAdminProtocol) != ipc::FrameFault::kNone ||

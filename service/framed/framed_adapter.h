@@ -41,7 +41,7 @@ class FramedAdapter {
   void HandleHello(const running_process::broker::v1::Frame& frame,
                    const ipc::PeerIdentity& peer, Reply reply);
   void HandleAdmin(const running_process::broker::v1::Frame& frame,
-                   Reply reply);
+                   const Reply& reply);
   std::string EncodeOutcome(const running_process::broker::v1::Frame& frame,
                             uint64_t keepalive_secs, const Outcome& outcome);
 

@@ -163,7 +163,7 @@ std::vector<std::string> LogTail(const std::string& file, off_t offset,
   std::vector<std::string> lines =
       absl::StrSplit(text, '\n', absl::SkipWhitespace());
   if (lines.size() > max_lines) {
-    lines.erase(lines.begin(), lines.end() - static_cast<long>(max_lines));
+    lines.erase(lines.begin(), lines.end() - static_cast<int64_t>(max_lines));
   }
   return lines;
 }

@@ -442,6 +442,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     asio::error_code ignored;
     pidfd_.close(ignored);
     LogInfo(absl::StrCat(name_, ": process ", process_.pid, " ", how));
+    if (ready_ && events_.ending) events_.ending();
     const pid_t leader = process_.pid;
     const auto after = [self = shared_from_this(), how = std::move(how)] {
       if (!self->abandoned_) self->GroupGone(how);

@@ -16,11 +16,13 @@
 namespace zcbroker::service {
 
 // What a run reports, from the loop, never from within a call to it. First
-// `started` or `failed`; after `started`, `gone`. After `failed` and `gone` the
+// `started` or `failed`; after `started`, `ending` when its process has ended
+// and `gone` when its group has, too. After `failed` and `gone` the
 // run is over and no process of its group is left.
 struct BackendEvents {
   std::function<void(StartedBackend)> started;
   std::function<void(StartFailure)> failed;
+  std::function<void()> ending;
   std::function<void(std::vector<std::string> evidence)> gone;
 };
 

@@ -78,6 +78,7 @@ void Host::LoadCatalog(std::function<void()> then) {
     With([&](Machine& machine, Time now, Effects* effects) {
       machine.CatalogLoaded(std::move(catalog), now, effects);
     });
+    definitions_read_ = true;
     then();
   });
 }
@@ -155,6 +156,11 @@ void Host::Carry(const StartBackend& start) {
     });
     RunEnded(id);
   };
+  events.ending = [this, id] {
+    With([&](Machine& machine, Time now, Effects* effects) {
+      machine.BackendEnding(id, now, effects);
+    });
+  };
   events.gone = [this, id](std::vector<std::string> evidence) {
     With([&](Machine& machine, Time now, Effects* effects) {
       machine.BackendGone(id, std::move(evidence), now, effects);
@@ -219,7 +225,8 @@ absl::optional<v1::NegotiateResponse> Host::TryRoute(
 }
 
 bool Host::KnowsService(const std::string& name) {
-  return Routes()->KnowsService(name);
+  // Before the first reading any service may turn out to have one.
+  return !definitions_read_ || Routes()->KnowsService(name);
 }
 
 NegotiationId Host::Negotiate(v1::NegotiateRequest request,

@@ -104,6 +104,7 @@ class Host : public BrokerPort {
   std::function<void()> stopping_begins_;
   std::function<void()> stopped_;
   bool stopping_ = false;
+  std::atomic<bool> definitions_read_{false};
 
   std::atomic<NegotiationId> next_negotiation_{1};
   std::map<NegotiationId, std::function<void(Outcome)>> callers_;

@@ -38,7 +38,7 @@ using ipc::DecodeResult;
 using ipc::FirstMessage;
 using ipc::UniqueFd;
 
-constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kReadBytes = size_t{64} * 1024;
 
 // A peer that does not take its reply for this long is given up.
 constexpr absl::Duration kWriteTimeout = absl::Seconds(60);

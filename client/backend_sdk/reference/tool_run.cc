@@ -51,8 +51,8 @@ absl::StatusOr<std::string> ReadBack(const UniqueFd& fd) {
   std::string content(status.st_size, '\0');
   size_t have = 0;
   while (have < content.size()) {
-    const ssize_t n =
-        pread(fd.get(), &content[have], content.size() - have, have);
+    const ssize_t n = pread(fd.get(), &content[have], content.size() - have,
+                            static_cast<off_t>(have));
     if (n < 0) return absl::ErrnoToStatus(errno, "read a memory file");
     if (n == 0) break;
     have += n;
@@ -95,7 +95,7 @@ std::string Lookup(const ToolCommand& command,
     std::string file =
         dir.empty() ? command.tool : absl::StrCat(dir, "/", command.tool);
     // Relative entries of PATH are relative to where the tool runs.
-    const std::string from_here =
+    std::string from_here =
         file[0] == '/' ? file : absl::StrCat(command.cwd, "/", file);
     if (access(from_here.c_str(), X_OK) == 0) return from_here;
   }

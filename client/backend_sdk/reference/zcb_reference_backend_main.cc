@@ -163,7 +163,7 @@ absl::Status Serve(const Options& options, const UniqueFd& signals) {
       signals, absl::Seconds(options.idle_timeout_secs));
   Log(options.report_version, "serving " + endpoint->path());
   const auto reason = server.Run();
-  const absl::Status unlinked = listener->UnlinkIfOurs();
+  absl::Status unlinked = listener->UnlinkIfOurs();
   if (!reason.ok()) return reason.status();
   Log(options.report_version, std::string("stopped: ") + Name(*reason));
   return unlinked;
