@@ -162,6 +162,8 @@ absl::Status AsFailure(const grpc::Status& status) {
       return WithFallbackReason(absl::DeadlineExceededError(text),
                                 FallbackReason::kBrokerSlow);
     case grpc::StatusCode::UNAVAILABLE:
+    // A call that reaches a server in its last moment.
+    case grpc::StatusCode::CANCELLED:
       return WithFallbackReason(absl::AbortedError(text),
                                 FallbackReason::kBrokerClosed);
     case grpc::StatusCode::UNIMPLEMENTED:

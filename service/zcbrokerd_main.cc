@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "asio/io_context.hpp"
+#include "asio/post.hpp"
 #include "asio/signal_set.hpp"
 #include "asio/steady_timer.hpp"
 #include "google/protobuf/stubs/logging.h"
@@ -234,7 +235,12 @@ int Serve(const Flags& flags) {
     names.Remove();
   });
   host.OnStopped([&] {
-    StopWhenFlushed(loop, flush, *door, std::chrono::milliseconds(0));
+    // The loop answers gRPC's calls to the last.
+    rpc.End([&] {
+      asio::post(loop, [&] {
+        StopWhenFlushed(loop, flush, *door, std::chrono::milliseconds(0));
+      });
+    });
   });
 
   asio::signal_set end_signals(loop, SIGTERM, SIGINT);

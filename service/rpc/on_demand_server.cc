@@ -41,12 +41,21 @@ struct OnDemandServer::Built {
 OnDemandServer::OnDemandServer(BrokerPort& port) : port_(port) {}
 
 OnDemandServer::~OnDemandServer() {
+  End([] {});
+  if (going_.joinable()) going_.join();
+}
+
+void OnDemandServer::End(std::function<void()> gone) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     ending_ = true;
+    if (state_ != State::kNone) gone_ = std::exchange(gone, nullptr);
   }
-  TearDown();
-  if (going_.joinable()) going_.join();
+  if (gone) {
+    gone();
+  } else {
+    TearDown();
+  }
 }
 
 std::unique_ptr<OnDemandServer::Built> OnDemandServer::Build() {
@@ -69,6 +78,7 @@ std::unique_ptr<OnDemandServer::Built> OnDemandServer::Build() {
 }
 
 void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
+  if (ending_) return;
   if (state_ == State::kGoing) {
     queued_.push_back(std::move(connection));
     return;
@@ -101,12 +111,16 @@ void OnDemandServer::TearDown() {
     going->server->Shutdown(std::chrono::system_clock::now() + kGoingPatience);
     going->server->Wait();
     going.reset();
-    std::lock_guard<std::mutex> lock(mutex_);
-    state_ = State::kNone;
-    for (ipc::UniqueFd& connection : std::exchange(queued_, {})) {
-      if (ending_) break;
-      AdoptLocked(std::move(connection));
+    std::function<void()> gone;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      state_ = State::kNone;
+      for (ipc::UniqueFd& connection : std::exchange(queued_, {})) {
+        AdoptLocked(std::move(connection));
+      }
+      gone = std::exchange(gone_, nullptr);
     }
+    if (gone) gone();
   });
 }
 

@@ -3,6 +3,7 @@
 #ifndef ZCBROKER_SERVICE_RPC_ON_DEMAND_SERVER_H_
 #define ZCBROKER_SERVICE_RPC_ON_DEMAND_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -15,17 +16,22 @@
 
 namespace zcbroker::service {
 
-// Adopt, TearDown and the destructor are the loop thread's. The mutex is there
-// for the one thread that a tear-down runs on, since ending a server blocks.
+// Adopt, TearDown, End and the destructor are the loop thread's. The mutex is
+// there for the one thread that a tear-down runs on, since ending a server
+// blocks.
 class OnDemandServer final : public HttpServerPort {
  public:
   // `port` outlives this.
   explicit OnDemandServer(BrokerPort& port);
-  // Ends the server; calls in flight have 500 ms.
+  // End() must have been called, and have ended, if the server was built.
   ~OnDemandServer() override;
 
   void Adopt(ipc::UniqueFd connection) override;
   void TearDown() override;
+  // Ends the server for good. `gone` is called once, now or from another
+  // thread, when nothing of it is left. The port must go on answering until
+  // then: gRPC waits for every call that it has handed over.
+  void End(std::function<void()> gone);
 
  private:
   struct Built;
@@ -41,6 +47,7 @@ class OnDemandServer final : public HttpServerPort {
   std::unique_ptr<Built> built_ ABSL_GUARDED_BY(mutex_);
   std::vector<ipc::UniqueFd> queued_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<void()> gone_ ABSL_GUARDED_BY(mutex_);
   std::thread going_;
 };
 
