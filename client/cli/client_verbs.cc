@@ -41,7 +41,6 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr char kZccache[] = "zccache";
 constexpr absl::Duration kPingTimeout = absl::Seconds(5);
 
 absl::Duration Since(SteadyClock::time_point start) {

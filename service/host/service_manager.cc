@@ -32,10 +32,13 @@ std::string TakeVariable(const char* name) {
 absl::StatusOr<absl::optional<ipc::Listener>> InheritedListener() {
   int pid = 0;
   int count = 0;
-  const bool given = absl::SimpleAtoi(TakeVariable("LISTEN_PID"), &pid) &
-                     absl::SimpleAtoi(TakeVariable("LISTEN_FDS"), &count);
+  // All three go, whatever they say.
+  const std::string listen_pid = TakeVariable("LISTEN_PID");
+  const std::string listen_fds = TakeVariable("LISTEN_FDS");
   TakeVariable("LISTEN_FDNAMES");
-  if (!given || pid != getpid() || count == 0) return absl::nullopt;
+  if (!absl::SimpleAtoi(listen_pid, &pid) ||
+      !absl::SimpleAtoi(listen_fds, &count) || pid != getpid() || count == 0)
+    return absl::nullopt;
   if (count != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("LISTEN_FDS is ", count, "; zcbrokerd serves one socket"));
