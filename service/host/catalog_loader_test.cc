@@ -41,7 +41,7 @@ class CatalogLoaderTest : public ::testing::Test {
 
   // A program; every `--version` adds a line to `<name>.asked`.
   std::string Program(const std::string& name, const std::string& version) {
-    const std::string path = dir_.Entry("bin/" + name);
+    std::string path = dir_.Entry("bin/" + name);
     std::ofstream(path) << "#!/bin/sh\necho >> " << path << ".asked\necho "
                         << name << " " << version << "\n";
     chmod(path.c_str(), 0700);
@@ -56,7 +56,7 @@ class CatalogLoaderTest : public ::testing::Test {
 
   std::string Define(const std::string& name, const std::string& text,
                      mode_t mode = 0600) const {
-    const std::string path = dir_.Entry("services/" + name + ".textproto");
+    std::string path = dir_.Entry("services/" + name + ".textproto");
     std::ofstream(path) << "name: \"" << name << "\"\n" << text;
     chmod(path.c_str(), mode);
     return path;

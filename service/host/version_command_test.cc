@@ -42,7 +42,7 @@ TEST(FirstVersionInTest, IsTheFirstWordOfTheGrammar) {
 class VersionCommandTest : public ::testing::Test {
  protected:
   std::string Script(const std::string& body) const {
-    const std::string path = dir_.Entry("tool");
+    std::string path = dir_.Entry("tool");
     std::ofstream(path) << "#!/bin/sh\n" << body << "\n";
     chmod(path.c_str(), 0700);
     return path;

@@ -130,7 +130,7 @@ void Home::DefineUpstream(const std::string& name, const std::string& binary,
 
 std::string Home::Script(const std::string& name,
                          const std::string& body) const {
-  const std::string path = Entry("work/" + name);
+  std::string path = Entry("work/" + name);
   WriteFile(path, absl::StrCat("#!/bin/sh\n", body, "\n"), true);
   return path;
 }
