@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "ipc/process.h"
 #include "ipc/testing/scoped_runtime_dir.h"
+#include "ipc/testing/wait_for.h"
 #include "service/host/reaper.h"
 
 namespace zcbroker::service {
@@ -104,8 +105,13 @@ TEST_F(VersionCommandTest, WhoTakesTooLongIsEndedWithItsGroup) {
   int child = 0;
   std::ifstream(pid_file) >> child;
   ASSERT_GT(child, 0);
-  const auto stat = ipc::ReadProcessStat(child);
-  EXPECT_TRUE(!stat.ok() || stat->state == 'Z');
+  // The signal has been sent; dying of it takes a moment.
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] {
+        const auto stat = ipc::ReadProcessStat(child);
+        return !stat.ok() || stat->state == 'Z' || stat->state == 'X';
+      },
+      "the child to end"));
 }
 
 TEST_F(VersionCommandTest, OutputWithoutEndIsNotReadToTheEnd) {
