@@ -115,19 +115,6 @@ absl::StatusOr<rpb::Frame> ReadReply(const ipc::UniqueFd& fd,
   return frame;
 }
 
-// The second opinion on a silent broker: OK if its admin lane answers.
-absl::Status CheckHealth(const ipc::Endpoint& broker, ipc::Deadline contact) {
-  ZCB_ASSIGN_OR_RETURN(const ipc::UniqueFd fd, ConnectBroker(broker, contact));
-  ZCB_RETURN_IF_ERROR(Send(fd, HealthFrame(), contact));
-  if (!IsHeardFrom(fd, contact)) {
-    return WithFallbackReason(
-        absl::DeadlineExceededError(absl::StrCat(
-            "the broker at ", broker.path(), " gives no sign of life")),
-        FallbackReason::kBrokerMute);
-  }
-  return ReadReply(fd, ipc::kAdminProtocol, kHealthId, contact).status();
-}
-
 absl::StatusCode CodeOf(rpb::ErrorCode code) {
   switch (code) {
     case rpb::ERROR_VERSION_UNSUPPORTED:
@@ -179,6 +166,19 @@ absl::StatusOr<BackendRoute> RouteOf(const rpb::Frame& frame,
 
 }  // namespace
 
+absl::Status CheckBrokerHealth(const ipc::Endpoint& broker,
+                               ipc::Deadline contact) {
+  ZCB_ASSIGN_OR_RETURN(const ipc::UniqueFd fd, ConnectBroker(broker, contact));
+  ZCB_RETURN_IF_ERROR(Send(fd, HealthFrame(), contact));
+  if (!IsHeardFrom(fd, contact)) {
+    return WithFallbackReason(
+        absl::DeadlineExceededError(absl::StrCat(
+            "the broker at ", broker.path(), " gives no sign of life")),
+        FallbackReason::kBrokerMute);
+  }
+  return ReadReply(fd, ipc::kAdminProtocol, kHealthId, contact).status();
+}
+
 absl::StatusOr<BackendRoute> FramedNegotiator::Negotiate(
     const NegotiationRequest& request) {
   const ipc::Deadline deadline = ipc::Deadline::After(budgets_.negotiation);
@@ -187,7 +187,7 @@ absl::StatusOr<BackendRoute> FramedNegotiator::Negotiate(
   ZCB_ASSIGN_OR_RETURN(const ipc::UniqueFd fd, ConnectBroker(broker_, contact));
   ZCB_RETURN_IF_ERROR(Send(fd, HelloFrame(request), contact));
   if (!IsHeardFrom(fd, contact)) {
-    const absl::Status health = CheckHealth(
+    const absl::Status health = CheckBrokerHealth(
         broker_, ipc::Sooner(ipc::Deadline::After(budgets_.contact), deadline));
     // The answer may have come meanwhile.
     if (!health.ok() && !IsHeardFrom(fd, contact)) return health;

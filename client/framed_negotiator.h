@@ -5,12 +5,21 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/broker_negotiator.h"
 #include "client/connect_daemon.h"
+#include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 
 namespace zcbroker::client {
+
+// The second opinion on a silent broker: OK if its admin lane answers HEALTHZ
+// by `contact`, over a connection of its own. Its loop answers that itself,
+// however busy the machine is. Errors: those of ConnectBroker, kBrokerMute,
+// kBrokerClosed, kBrokerGarbage, kBrokerWrongReply.
+absl::Status CheckBrokerHealth(const ipc::Endpoint& broker,
+                               ipc::Deadline contact);
 
 // A Hello has no early sign of life, so after the contact budget in silence
 // the broker's health is asked for on a second connection, with a contact

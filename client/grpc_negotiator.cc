@@ -16,6 +16,7 @@
 #include "absl/types/optional.h"
 #include "client/broker_socket.h"
 #include "client/fallback.h"
+#include "client/framed_negotiator.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel_posix.h"
@@ -204,12 +205,14 @@ class Negotiation {
     }
   }
 
-  // False if no sign of life came by `contact`.
+  // False if no sign of life came by `contact`; may be asked again.
   bool AwaitContact(ipc::Deadline contact) {
+    if (heard_) return true;
     void* tag;
     bool ok;
-    return queue_.AsyncNext(&tag, &ok, ToGpr(contact)) ==
-           grpc::CompletionQueue::GOT_EVENT;
+    heard_ = queue_.AsyncNext(&tag, &ok, ToGpr(contact)) ==
+             grpc::CompletionQueue::GOT_EVENT;
+    return heard_;
   }
 
   // Ends by the call's deadline.
@@ -236,12 +239,20 @@ class Negotiation {
   grpc::CompletionQueue queue_;
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientAsyncResponseReader<v1::NegotiateResponse>> call_;
+  bool heard_ = false;
   // Their addresses tell the events apart.
   char contact_tag_ = 0;
   char finish_tag_ = 0;
 };
 
 }  // namespace
+
+bool GrpcNegotiator::IsAlive(ipc::Deadline deadline) const {
+  return CheckBrokerHealth(
+             broker_,
+             ipc::Sooner(ipc::Deadline::After(budgets_.contact), deadline))
+      .ok();
+}
 
 absl::StatusOr<BackendRoute> GrpcNegotiator::Negotiate(
     const NegotiationRequest& request) {
@@ -250,11 +261,17 @@ absl::StatusOr<BackendRoute> GrpcNegotiator::Negotiate(
       ipc::Sooner(ipc::Deadline::After(budgets_.contact), deadline);
   ZCB_ASSIGN_OR_RETURN(ipc::UniqueFd fd, ConnectBroker(broker_, contact));
   Negotiation negotiation(std::move(fd), request, deadline);
-  if (!negotiation.AwaitContact(contact)) {
+  if (!negotiation.AwaitContact(contact) && !IsAlive(deadline) &&
+      !negotiation.AwaitContact(contact)) {
     return WithFallbackReason(
         absl::DeadlineExceededError(absl::StrCat(
             "the broker at ", broker_.path(), " gives no sign of life")),
         FallbackReason::kBrokerMute);
+  }
+  if (!negotiation.AwaitContact(deadline)) {
+    return WithFallbackReason(
+        absl::DeadlineExceededError("broker: no answer in time"),
+        FallbackReason::kBrokerSlow);
   }
   v1::NegotiateResponse response;
   const grpc::Status status = negotiation.Finish(response);

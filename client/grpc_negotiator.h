@@ -10,6 +10,7 @@
 #include "absl/types/optional.h"
 #include "client/broker_negotiator.h"
 #include "client/connect_daemon.h"
+#include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "proto/zcbroker/v1/errors.pb.h"
 
@@ -17,7 +18,10 @@ namespace zcbroker::client {
 
 // Connects itself, checks the socket's owner, and only then hands the
 // connection to gRPC; a connection per negotiation. The broker sends initial
-// metadata at once: without it by the contact budget, the broker is mute.
+// metadata at once. Without it by the contact budget its health is asked for
+// on the framed lane (CheckBrokerHealth), for a gRPC server that is just being
+// built may be late on a busy machine; only if that is silent for a contact
+// budget, too, is the broker mute.
 // Like all of gRPC's, not for use between fork and exec.
 class GrpcNegotiator : public BrokerNegotiator {
  public:
@@ -28,6 +32,8 @@ class GrpcNegotiator : public BrokerNegotiator {
       const NegotiationRequest& request) override;
 
  private:
+  bool IsAlive(ipc::Deadline deadline) const;
+
   const ipc::Endpoint broker_;
   const NegotiationBudgets budgets_;
 };
