@@ -85,6 +85,13 @@ void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
   }
   if (state_ == State::kNone) {
     built_ = Build();
+    if (built_->server == nullptr) {
+      // Out of descriptors or threads: the caller sees its connection closed
+      // and the next one tries anew.
+      built_.reset();
+      port_.counters().Add("grpc_build_failures");
+      return;
+    }
     state_ = State::kServing;
   }
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
