@@ -250,10 +250,12 @@ cc_library(
 )
 """,
     )
+    # Header-only packages are found in /usr/include; the link only shows that
+    # they are there, under a path that no #include names.
     system_files(
         name = "asio",
         debian = ["libasio-dev"],
-        links = {"asio.hpp": "/usr/include/asio.hpp"},
+        links = {"present/asio.hpp": "/usr/include/asio.hpp"},
         build = """
 package(default_visibility = ["//visibility:public"])
 
@@ -267,7 +269,7 @@ cc_library(
     system_files(
         name = "cli11",
         debian = ["libcli11-dev"],
-        links = {"CLI/CLI.hpp": "/usr/include/CLI/CLI.hpp"},
+        links = {"present/CLI.hpp": "/usr/include/CLI/CLI.hpp"},
         build = """
 package(default_visibility = ["//visibility:public"])
 
@@ -280,7 +282,7 @@ cc_library(
     system_files(
         name = "com_github_gabime_spdlog",
         debian = ["libspdlog-dev", "libfmt-dev"],
-        links = {"spdlog/spdlog.h": "/usr/include/spdlog/spdlog.h"},
+        links = {"present/spdlog.h": "/usr/include/spdlog/spdlog.h"},
         build = """
 package(default_visibility = ["//visibility:public"])
 
