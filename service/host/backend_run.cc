@@ -241,8 +241,8 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     absl::StatusOr<std::unique_ptr<DirectoryWatch>> watch =
         DirectoryWatch::Create(loop_, directory,
                                [weak = weak_from_this()](const std::string&) {
-                                 if (const auto self = weak.lock())
-                                   self->MaybeBound();
+                                 const auto self = weak.lock();
+                                 if (self != nullptr) self->MaybeBound();
                                });
     if (!watch.ok()) {
       Fail(std::string(watch.status().message()));

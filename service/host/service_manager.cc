@@ -37,8 +37,9 @@ absl::StatusOr<absl::optional<ipc::Listener>> InheritedListener() {
   const std::string listen_fds = TakeVariable("LISTEN_FDS");
   TakeVariable("LISTEN_FDNAMES");
   if (!absl::SimpleAtoi(listen_pid, &pid) ||
-      !absl::SimpleAtoi(listen_fds, &count) || pid != getpid() || count == 0)
+      !absl::SimpleAtoi(listen_fds, &count) || pid != getpid() || count == 0) {
     return absl::nullopt;
+  }
   if (count != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("LISTEN_FDS is ", count, "; zcbrokerd serves one socket"));

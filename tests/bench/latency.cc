@@ -145,16 +145,18 @@ void Run(std::vector<Contender>& contenders, int samples) {
 }
 
 int Main(int argc, char** argv) {
-  if (argc < 4)
+  if (argc < 4) {
     Die("usage: latency framed|grpc SAMPLES NAME=SOCKET,SERVICE,VERSION...");
+  }
   const std::string protocol = argv[1];
   std::vector<Contender> contenders;
   for (int i = 3; i < argc; ++i) {
     const std::pair<std::string, std::string> named =
         absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
     const std::vector<std::string> parts = absl::StrSplit(named.second, ',');
-    if (parts.size() != 3)
+    if (parts.size() != 3) {
       Die(absl::StrCat("not SOCKET,SERVICE,VERSION: ", argv[i]));
+    }
     contenders.push_back({named.first,
                           protocol == "grpc"
                               ? GrpcSample(parts[0], parts[1], parts[2])

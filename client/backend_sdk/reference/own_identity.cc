@@ -25,8 +25,10 @@ absl::StatusOr<std::string> HashOwnExecutable() {
   blake3_hasher hasher;
   blake3_hasher_init(&hasher);
   std::vector<char> chunk(1 << 16);
-  while (file.read(chunk.data(), chunk.size()) || file.gcount() > 0) {
-    blake3_hasher_update(&hasher, chunk.data(), file.gcount());
+  const auto size = static_cast<std::streamsize>(chunk.size());
+  while (file.read(chunk.data(), size) || file.gcount() > 0) {
+    blake3_hasher_update(&hasher, chunk.data(),
+                         static_cast<size_t>(file.gcount()));
   }
   if (!file.eof()) return absl::UnavailableError("cannot read own executable");
   uint8_t digest[BLAKE3_OUT_LEN];
