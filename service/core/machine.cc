@@ -165,7 +165,8 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& request,
   if (refused.has_value()) {
     // It may have been installed since: look before saying no.
     if (may_refresh &&
-        refused->refusal() == v1::REFUSAL_VERSION_NOT_INSTALLED) {
+        (refused->refusal() == v1::REFUSAL_VERSION_NOT_INSTALLED ||
+         refused->refusal() == v1::REFUSAL_SERVICE_UNKNOWN)) {
       Park(id, request, answer_by, effects);
       return;
     }

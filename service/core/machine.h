@@ -49,7 +49,8 @@ struct Limits {
   absl::Duration longest_backoff = absl::Seconds(30);
   size_t failures_until_broken = 5;
   absl::Duration failure_window = absl::Minutes(1);
-  // How old the catalog may be when a version is called missing or broken.
+  // How old the catalog may be when a service or a version is called missing
+  // or broken.
   absl::Duration catalog_freshness = absl::Seconds(1);
 };
 

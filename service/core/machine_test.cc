@@ -395,6 +395,16 @@ TEST_F(MachineTest, AMissingVersionIsLookedForOnceMoreBeforeSayingNo) {
   EXPECT_NE(OnlyStart(), 0);
 }
 
+TEST_F(MachineTest, SoIsAnUnknownService) {
+  Load(Catalog());
+  now_ += seconds(2);
+  Ask(Want());
+  EXPECT_THAT(Take<Answer>(), IsEmpty());
+  EXPECT_THAT(Take<RefreshCatalog>(), SizeIs(1));
+  Load();
+  EXPECT_NE(OnlyStart(), 0);
+}
+
 TEST_F(MachineTest, AFreshCatalogIsNotReadAgainForEveryMissingVersion) {
   Load();
   Take<RefreshCatalog>();

@@ -12,6 +12,7 @@
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
 #include "proto/zcbroker/version.h"
+#include "service/core/definition.h"
 #include "service/host/log.h"
 
 namespace zcbroker::service {
@@ -226,7 +227,9 @@ absl::optional<v1::NegotiateResponse> Host::TryRoute(
 
 bool Host::KnowsService(const std::string& name) {
   // Before the first reading any service may turn out to have one.
-  return !definitions_read_ || Routes()->KnowsService(name);
+  // zccache may be installed at any time.
+  return !definitions_read_ || name == BuiltInZccache().name() ||
+         Routes()->KnowsService(name);
 }
 
 NegotiationId Host::Negotiate(v1::NegotiateRequest request,
