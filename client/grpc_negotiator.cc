@@ -17,6 +17,7 @@
 #include "client/broker_socket.h"
 #include "client/fallback.h"
 #include "client/framed_negotiator.h"
+#include "client/wire_lane_proto.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel_posix.h"
@@ -33,36 +34,6 @@ namespace {
 
 constexpr absl::string_view kErrorDomain = "zcbroker";
 constexpr absl::string_view kDetailType = "zcbroker.v1.RefusalDetail";
-
-v1::WireLane ToProto(ipc::WireLane lane) {
-  switch (lane) {
-    case ipc::WireLane::kBincodeV15:
-      return v1::WIRE_LANE_BINCODE_V15;
-    case ipc::WireLane::kProstV16:
-      return v1::WIRE_LANE_PROST_V16;
-    case ipc::WireLane::kFrameV1:
-      return v1::WIRE_LANE_FRAME_V1;
-    case ipc::WireLane::kOpaque:
-      return v1::WIRE_LANE_OPAQUE;
-  }
-  return v1::WIRE_LANE_UNSPECIFIED;
-}
-
-// Nothing for a lane of a broker newer than we are.
-absl::optional<ipc::WireLane> FromProto(int lane) {
-  switch (lane) {
-    case v1::WIRE_LANE_BINCODE_V15:
-      return ipc::WireLane::kBincodeV15;
-    case v1::WIRE_LANE_PROST_V16:
-      return ipc::WireLane::kProstV16;
-    case v1::WIRE_LANE_FRAME_V1:
-      return ipc::WireLane::kFrameV1;
-    case v1::WIRE_LANE_OPAQUE:
-      return ipc::WireLane::kOpaque;
-    default:
-      return absl::nullopt;
-  }
-}
 
 RouteOrigin FromProto(v1::RouteOrigin origin) {
   switch (origin) {
@@ -84,7 +55,7 @@ v1::NegotiateRequest ToProto(const NegotiationRequest& request) {
   proto.set_service(request.service);
   proto.set_wanted_version(request.wanted_version);
   for (const ipc::WireLane lane : request.accepted_lanes) {
-    proto.add_accepted_lanes(ToProto(lane));
+    proto.add_accepted_lanes(WireLaneToProto(lane));
   }
   proto.set_client_name(request.client_name);
   proto.set_client_version(request.client_version);
@@ -115,7 +86,7 @@ absl::StatusOr<BackendRoute> FromProto(const v1::NegotiateResponse& response,
   if (!endpoint.ok()) return WrongReply(endpoint.status().message());
   BackendRoute route(*endpoint, proto.version());
   for (const int lane : proto.lanes()) {
-    const absl::optional<ipc::WireLane> known = FromProto(lane);
+    const absl::optional<ipc::WireLane> known = WireLaneFromProto(lane);
     if (known.has_value()) route.lanes.push_back(*known);
   }
   route.pid = static_cast<int>(proto.pid());

@@ -27,6 +27,7 @@
 #include "client/connect_daemon.h"
 #include "client/daemon_connection.h"
 #include "client/grpc_negotiator.h"
+#include "client/wire_lane_proto.h"
 #include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
@@ -92,20 +93,6 @@ absl::StatusOr<client::BackendRoute> Negotiate(const ipc::Endpoint& broker,
   return client::GrpcNegotiator(broker).Negotiate(request);
 }
 
-v1::WireLane ToProto(ipc::WireLane lane) {
-  switch (lane) {
-    case ipc::WireLane::kBincodeV15:
-      return v1::WIRE_LANE_BINCODE_V15;
-    case ipc::WireLane::kProstV16:
-      return v1::WIRE_LANE_PROST_V16;
-    case ipc::WireLane::kFrameV1:
-      return v1::WIRE_LANE_FRAME_V1;
-    case ipc::WireLane::kOpaque:
-      return v1::WIRE_LANE_OPAQUE;
-  }
-  return v1::WIRE_LANE_UNSPECIFIED;
-}
-
 v1::RouteOrigin ToProto(client::RouteOrigin origin) {
   switch (origin) {
     case client::RouteOrigin::kReused:
@@ -131,7 +118,8 @@ RouteReport ReportOf(const std::string& broker,
   negotiation.set_origin(ToProto(route.origin));
   v1::BackendRoute& proto = *negotiation.mutable_route();
   proto.set_endpoint(route.endpoint.path());
-  for (const ipc::WireLane lane : route.lanes) proto.add_lanes(ToProto(lane));
+  for (const ipc::WireLane lane : route.lanes)
+    proto.add_lanes(client::WireLaneToProto(lane));
   proto.set_version(route.version);
   proto.set_pid(static_cast<uint32_t>(route.pid));
   proto.set_start_time(route.start_time);
