@@ -232,7 +232,8 @@ int Serve(const Flags& flags) {
     door->Close();
     if (inherited) return;
     door->RemoveName();
-    names.Remove();
+    // Where the lock is lost, another broker has the place and the names.
+    if (lock->StillHeld()) names.Remove();
   });
   host.OnStopped([&] {
     // The loop answers gRPC's calls to the last.

@@ -57,6 +57,8 @@ absl::StatusOr<pid_t> Spawn(const SpawnOptions& options) {
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, options.stdout_fd, 1);
   posix_spawn_file_actions_adddup2(&actions, options.stderr_fd, 2);
+  // A lock or a jobserver of the caller must not live on in a daemon.
+  posix_spawn_file_actions_addclosefrom_np(&actions, 3);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   if (options.own_session) {
@@ -136,8 +138,11 @@ absl::StatusOr<std::string> FindBrokerProgram() {
     const std::string path(self, static_cast<size_t>(n));
     const std::string directory = path.substr(0, path.rfind('/'));
     candidates.push_back(absl::StrCat(directory, "/", kProgram));
-    // In a build tree each program has its package's directory.
-    candidates.push_back(absl::StrCat(directory, "/../../service/", kProgram));
+    // In Bazel's tree each program has its package's directory.
+    if (absl::StrContains(directory, "/bazel-out/")) {
+      candidates.push_back(
+          absl::StrCat(directory, "/../../service/", kProgram));
+    }
   }
   const char* search = getenv("PATH");
   for (const absl::string_view directory :

@@ -292,7 +292,8 @@ void Machine::Cancel(NegotiationId id) {
   waiting_.erase(found);
 }
 
-void Machine::CatalogLoaded(Catalog catalog, Time now, Effects* effects) {
+void Machine::CatalogLoaded(Catalog catalog, bool forgive, Time now,
+                            Effects* effects) {
   catalog_ = std::move(catalog);
   catalog_loaded_ = true;
   catalog_loaded_at_ = now;
@@ -302,7 +303,7 @@ void Machine::CatalogLoaded(Catalog catalog, Time now, Effects* effects) {
   for (auto& [key, slot] : slots_) {
     if (slot.state != State::kBroken && slot.state != State::kBackoff) continue;
     const auto known = catalog_.services.find(std::get<0>(key));
-    if (known != catalog_.services.end() &&
+    if (!forgive && known != catalog_.services.end() &&
         google::protobuf::util::MessageDifferencer::Equals(
             known->second.definition, slot.definition)) {
       continue;
@@ -360,7 +361,9 @@ void Machine::StartFailed(StartId id, StartFailure failure, Time now,
   Slot* slot = FindByStart(id);
   if (slot == nullptr || slot->state != State::kStarting) return;
   counters_->Add("start_failures");
-  slot->failures.push_back(now);
+  if (!failure.transient || slot->failures.empty()) {
+    slot->failures.push_back(now);
+  }
   while (Between(slot->failures.front(), now) > limits_.failure_window) {
     slot->failures.pop_front();
   }
@@ -433,8 +436,14 @@ void Machine::BackendGone(StartId id, std::vector<std::string> evidence,
   slot->last_failure.evidence = std::move(evidence);
   slot->last_failure.log_file = slot->backend.log_file;
   effects->push_back(RoutesChanged{});
-  // Who asked while it was ending waits for the next one.
-  if (!slot->waiters.empty() && !shutting_down_) Begin(*slot, now, effects);
+  // Who asked while it was ending gets the next one, of what is installed now.
+  for (const NegotiationId waiting : std::exchange(slot->waiters, {})) {
+    const Waiter waiter = waiting_[waiting];
+    deadlines_.erase({waiter.answer_by, waiting});
+    waiting_.erase(waiting);
+    Decide(waiting, waiter.request, waiter.answer_by,
+           /*catalog_is_fresh=*/false, now, effects);
+  }
 }
 
 void Machine::Tick(Time now, Effects* effects) {

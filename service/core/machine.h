@@ -72,6 +72,9 @@ struct StartFailure {
   std::string text;
   std::vector<std::string> evidence;
   std::string log_file;
+  // Something outside stood in the way (a mute process at the endpoint): it
+  // says nothing about the binary and does not count towards broken.
+  bool transient = false;
 };
 
 // Tell the negotiator; every id is answered exactly once.
@@ -111,7 +114,9 @@ class Machine {
   // The caller went away: its id is not answered any more. What it started
   // goes on.
   void Cancel(NegotiationId id);
-  void CatalogLoaded(Catalog catalog, Time now, Effects* effects);
+  // `forgive`: somebody asked for the reading, so what is broken or backs off
+  // gets a new chance even where nothing has changed.
+  void CatalogLoaded(Catalog catalog, bool forgive, Time now, Effects* effects);
   void StartSucceeded(StartId id, StartedBackend backend, Time now,
                       Effects* effects);
   void StartFailed(StartId id, StartFailure failure, Time now,

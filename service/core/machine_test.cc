@@ -67,7 +67,8 @@ class MachineTest : public ::testing::Test {
       : machine_(limits, OurWorld(), &counters_, /*seed=*/1) {}
 
   void Load(Catalog catalog = MakeCatalog()) {
-    machine_.CatalogLoaded(std::move(catalog), now_, &effects_);
+    machine_.CatalogLoaded(std::move(catalog), /*forgive=*/false, now_,
+                           &effects_);
   }
 
   NegotiationId Ask(const v1::NegotiateRequest& request,
@@ -350,6 +351,28 @@ TEST_F(MachineTest, FiveFailuresWithinAMinuteAreBroken) {
   EXPECT_THAT(Take<StartBackend>(), IsEmpty());
 }
 
+TEST_F(MachineTest, WhoAsksForAReadingForgivesWhatIsBroken) {
+  Load();
+  for (int i = 0; i < 5; ++i) {
+    FailOnce();
+    now_ += seconds(3);
+  }
+  machine_.CatalogLoaded(MakeCatalog(), /*forgive=*/true, now_, &effects_);
+  Ask(Want());
+  EXPECT_NE(OnlyStart(), 0);
+}
+
+TEST_F(MachineTest, WhatIsNotTheBinarysFaultNeverBreaksIt) {
+  Load();
+  for (int i = 0; i < 20; ++i) {
+    Ask(Want());
+    StartFailure failure{"a mute process is there", {}, "", true};
+    machine_.StartFailed(OnlyStart(), failure, now_, &effects_);
+    EXPECT_EQ(OnlyRefusal().refusal(), v1::REFUSAL_BACKEND_START_FAILED);
+    now_ += seconds(1);
+  }
+}
+
 TEST_F(MachineTest, FourFailuresOrFiveSlowOnesAreNot) {
   Load();
   for (int i = 0; i < 9; ++i) {
@@ -608,8 +631,8 @@ TEST_P(MachineHistoryTest, KeepsItsInvariants) {
         }
         break;
       case 4:
-        machine.CatalogLoaded(MakeCatalog({"1.0.2", "1.0.1", "1.0.0"}), now,
-                              &effects);
+        machine.CatalogLoaded(MakeCatalog({"1.0.2", "1.0.1", "1.0.0"}),
+                              pick(4) == 0, now, &effects);
         break;
       case 5:
       case 6:

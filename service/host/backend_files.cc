@@ -131,6 +131,17 @@ void UnlinkIfSame(const ipc::Endpoint& endpoint,
   if (now.ok() && *now == identity) unlink(endpoint.path().c_str());
 }
 
+absl::Status RemoveSocket(const ipc::Endpoint& endpoint) {
+  struct stat status;
+  if (lstat(endpoint.path().c_str(), &status) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(status.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(endpoint.path(), " is no socket; move it away"));
+  }
+  unlink(endpoint.path().c_str());
+  return absl::OkStatus();
+}
+
 absl::Status MakeDirectories(const std::string& directory) {
   if (directory.empty() || mkdir(directory.c_str(), 0700) == 0 ||
       errno == EEXIST) {
@@ -151,9 +162,12 @@ absl::Status MakeDirectories(const std::string& directory) {
 
 std::vector<std::string> LogTail(const std::string& file, off_t offset,
                                  size_t max_lines) {
-  const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const ipc::UniqueFd fd(
+      open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat status;
-  if (!fd || fstat(fd.get(), &status) != 0) return {};
+  if (!fd || fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return {};
+  }
   if (status.st_size < offset) offset = 0;  // it was truncated meanwhile
   const off_t from =
       std::max<off_t>(offset, status.st_size - static_cast<off_t>(kTailBytes));

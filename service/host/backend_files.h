@@ -50,6 +50,10 @@ absl::Status LinkSocket(const ipc::Endpoint& target, const ipc::Endpoint& link);
 void UnlinkIfSame(const ipc::Endpoint& endpoint,
                   const ipc::FileIdentity& identity);
 
+// Removes the socket at `endpoint`, if there is anything. kFailedPrecondition
+// where it is no socket: a file of somebody's.
+absl::Status RemoveSocket(const ipc::Endpoint& endpoint);
+
 // The directory and all missing parents, made with mode 0700.
 absl::Status MakeDirectories(const std::string& directory);
 

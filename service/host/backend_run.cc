@@ -65,6 +65,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
             absl::StrCat(plan_.definition.name(), " ", plan_.version.version)),
         start_timer_(loop),
         pause_timer_(loop),
+        stop_timer_(loop),
         pidfd_(loop) {}
 
   void Begin() {
@@ -81,6 +82,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     watch_.reset();
     start_timer_.cancel();
     pause_timer_.cancel();
+    stop_timer_.cancel();
     asio::error_code ignored;
     pidfd_.close(ignored);
   }
@@ -93,9 +95,10 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       return;
     }
     LogInfo(absl::StrCat(name_, ": asking process ", process_.pid, " to end"));
-    if (handle_) ipc::SendSignal(handle_, SIGTERM).IgnoreError();
-    start_timer_.expires_after(ToMillis(plan_.definition.stop_grace()));
-    start_timer_.async_wait(
+    pause_timer_.cancel();
+    Signal(SIGTERM);
+    stop_timer_.expires_after(ToMillis(plan_.definition.stop_grace()));
+    stop_timer_.async_wait(
         [self = shared_from_this()](const asio::error_code& error) {
           if (error || self->over_ || self->abandoned_) return;
           LogWarning(absl::StrCat(self->name_, ": did not end in time"));
@@ -140,7 +143,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
                     nobody = std::move(nobody)](absl::StatusOr<Probed> probed) {
                      if (self->over_ || self->abandoned_) return;
                      self->probe_.reset();
-                     if (probed.ok() && self->IsWanted(*probed)) {
+                     if (probed.ok() && self->IsWanted(endpoint, *probed)) {
                        self->Adopt(endpoint, *probed);
                        return;
                      }
@@ -151,10 +154,13 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
                    });
   }
 
-  bool IsWanted(const Probed& probed) const {
+  bool IsWanted(const ipc::Endpoint& endpoint, const Probed& probed) const {
     if (!probed.version.empty()) {
       return probed.version == plan_.version.version;
     }
+    // Our own endpoint's name says which binary it was started from, and only
+    // this user can bind it; a script's executable is its interpreter.
+    if (endpoint == files_->endpoint) return true;
     const absl::StatusOr<std::string> executable =
         ipc::ExecutablePath(probed.process.pid);
     return executable.ok() && *executable == Canonical(plan_.version.binary);
@@ -168,7 +174,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
                                    " as version \"", probed->version, "\"")
                     : absl::StrCat(endpoint.path(), " is taken: ",
                                    std::string(probed.status().message()));
-    if (endpoint == files_->endpoint) {
+    const bool mute = absl::IsDeadlineExceeded(probed.status()) ||
+                      absl::IsAborted(probed.status());
+    if (endpoint == files_->endpoint || mute) {
+      // A cache has one writer: not beside one that may come back.
+      transient_ = true;
       Fail(std::move(what));
       return;
     }
@@ -209,7 +219,14 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
 
   // The process is not our child: its pidfd tells when it ends.
   void WatchPidfd() {
-    pidfd_.assign(dup(handle_.get()));
+    ipc::UniqueFd copy(fcntl(handle_.get(), F_DUPFD_CLOEXEC, 0));
+    asio::error_code ignored;
+    if (copy) pidfd_.assign(copy.release(), ignored);
+    if (!pidfd_.is_open()) {
+      LogError(absl::StrCat(name_, ": no descriptor left to watch process ",
+                            process_.pid));
+      return;
+    }
     pidfd_.async_wait(
         asio::posix::stream_descriptor::wait_read,
         [self = shared_from_this()](const asio::error_code& error) {
@@ -232,7 +249,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       return;
     }
     // Nobody listens there: the look said so.
-    unlink(files_->endpoint.path().c_str());
+    if (const absl::Status cleared = RemoveSocket(files_->endpoint);
+        !cleared.ok()) {
+      Fail(std::string(cleared.message()));
+      return;
+    }
     absl::StatusOr<ipc::UniqueFd> log = OpenLog();
     if (!log.ok()) {
       Fail(std::string(log.status().message()));
@@ -259,13 +280,18 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     }
     reaper_.Watch(
         *pid,
-        [self = shared_from_this()](ExitStatus status) {
-          if (!self->abandoned_) self->ChildEnded(status);
+        [self = shared_from_this(), pid = *pid](ExitStatus status) {
+          if (!self->abandoned_ && self->process_.pid == pid) {
+            self->ChildEnded(status);
+          }
         },
         // Its group is surely its own only until it is reaped. A broker that
-        // is leaving leaves the group alone, too.
+        // is leaving leaves the group alone, too, and so does one whose
+        // backend forked itself away from this child.
         [self = shared_from_this(), pid = *pid] {
-          if (!self->abandoned_) kill(-pid, SIGKILL);
+          if (!self->abandoned_ && self->process_.pid == pid) {
+            kill(-pid, SIGKILL);
+          }
         });
     const absl::StatusOr<ipc::ProcessIdentity> identity =
         ipc::IdentifyProcess(*pid);
@@ -288,18 +314,23 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (lstat(path.c_str(), &status) == 0 && status.st_size > kLogLimit) {
       rename(path.c_str(), absl::StrCat(path, ".1").c_str());
     }
-    ipc::UniqueFd fd(
-        open(path.c_str(),
-             O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
+    ipc::UniqueFd fd(open(
+        path.c_str(),
+        O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+        0600));
     if (!fd || fstat(fd.get(), &status) != 0) {
       return absl::ErrnoToStatus(errno, absl::StrCat("open log ", path));
+    }
+    if (!S_ISREG(status.st_mode)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("log ", path, " is no regular file"));
     }
     log_offset_ = status.st_size;
     return fd;
   }
 
   void MaybeBound() {
-    if (ready_ || over_ || probe_ != nullptr) return;
+    if (ready_ || over_ || stopping_ || probe_ != nullptr) return;
     struct stat status;
     if (lstat(files_->endpoint.path().c_str(), &status) != 0) return;
     watch_.reset();
@@ -324,10 +355,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
         return;
       }
       EndStep("probe");
-      // A daemon may have forked itself away from the child we know.
-      if (probed->process.pid != process_.pid) {
-        server_ = probed->process;
-      }
+      if (probed->process.pid != process_.pid && !WatchInstead(*probed)) return;
       Publish();
       return;
     }
@@ -342,6 +370,25 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
           if (error || self->over_ || self->abandoned_) return;
           self->Prove(std::min(pause * 2, kLongestConnectPause));
         });
+  }
+
+  // Who serves is not the child we started: it forked itself away, or was
+  // there first. From now on it is the backend, and the child is not.
+  bool WatchInstead(const Probed& probed) {
+    absl::StatusOr<ipc::UniqueFd> handle = ipc::OpenPidfd(probed.process);
+    if (!handle.ok()) {
+      FailAndKill(absl::StrCat("process ", probed.process.pid,
+                               " served and ended meanwhile"));
+      return false;
+    }
+    const absl::StatusOr<ipc::ProcessStat> stat =
+        ipc::ReadProcessStat(probed.process.pid);
+    adopted_ = true;
+    leads_group_ = stat.ok() && stat->group == probed.process.pid;
+    process_ = probed.process;
+    handle_ = *std::move(handle);
+    WatchPidfd();
+    return true;
   }
 
   // --- Ready
@@ -382,15 +429,14 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   }
 
   void Ready() {
+    if (stopping_) return;
     ready_ = true;
     start_timer_.cancel();
     StartedBackend started;
     started.endpoint = serving_endpoint_->path();
-    const ipc::ProcessIdentity& shown =
-        server_.has_value() ? *server_ : process_;
-    started.pid = static_cast<uint32_t>(shown.pid);
-    started.start_time = shown.start_time;
-    started.boot_id = shown.boot_id;
+    started.pid = static_cast<uint32_t>(process_.pid);
+    started.start_time = process_.start_time;
+    started.boot_id = process_.boot_id;
     started.adopted = adopted_;
     started.steps = steps_;
     if (!adopted_) started.log_file = files_->log_file;
@@ -461,7 +507,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       UnlinkIfSame(files_->endpoint, *socket_identity_);
       if (published_direct_) UnlinkIfSame(*files_->direct, *socket_identity_);
     }
-    if (restart_at_direct_) {
+    if (restart_at_direct_ && !stopping_) {
       restart_at_direct_ = false;
       files_->endpoint = *files_->direct;
       process_ = {};
@@ -476,6 +522,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     }
     over_ = true;
     start_timer_.cancel();
+    stop_timer_.cancel();
     std::vector<std::string> evidence{
         absl::StrCat("process ", process_.pid, " ", how)};
     AppendLogTail(&evidence);
@@ -495,6 +542,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (over_) return;
     over_ = true;
     start_timer_.cancel();
+    stop_timer_.cancel();
     watch_.reset();
     StartFailure failure;
     failure.evidence = evidence_;
@@ -502,6 +550,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (files_.has_value()) failure.log_file = files_->log_file;
     LogWarning(absl::StrCat(name_, ": start failed: ", text));
     failure.text = std::move(text);
+    failure.transient = transient_;
     if (events_.failed) events_.failed(std::move(failure));
   }
 
@@ -516,8 +565,16 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   }
 
   // Its end is reported like any other.
-  void KillLeader() {
-    if (handle_) ipc::SendSignal(handle_, SIGKILL).IgnoreError();
+  void KillLeader() { Signal(SIGKILL); }
+
+  void Signal(int signal) {
+    if (handle_) {
+      ipc::SendSignal(handle_, signal).IgnoreError();
+    } else if (!adopted_ && process_.pid > 0) {
+      // Without a descriptor for a handle: a child that is not reaped yet
+      // keeps its number.
+      kill(process_.pid, signal);
+    }
   }
 
   void EndStep(const char* name) {
@@ -541,9 +598,10 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   const std::string name_;
 
   absl::optional<BackendFiles> files_;
-  // The start's limit, later the stop's grace.
   asio::steady_timer start_timer_;
   asio::steady_timer pause_timer_;
+  // The grace of a stop.
+  asio::steady_timer stop_timer_;
   std::unique_ptr<ProbeHandle> probe_;
   std::unique_ptr<DirectoryWatch> watch_;
 
@@ -551,8 +609,6 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   ipc::ProcessIdentity process_;
   ipc::UniqueFd handle_;
   asio::posix::stream_descriptor pidfd_;
-  // Who listens, where that is not the process we watch.
-  absl::optional<ipc::ProcessIdentity> server_;
   absl::optional<ipc::Endpoint> serving_endpoint_;
   absl::optional<ipc::FileIdentity> socket_identity_;
 
@@ -561,6 +617,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   std::vector<std::string> evidence_;
   std::string failure_;
   off_t log_offset_ = 0;
+  bool transient_ = false;
   bool direct_is_free_ = true;
   bool published_direct_ = false;
   bool restart_at_direct_ = false;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
@@ -18,7 +19,8 @@
 namespace zcbroker::service {
 namespace {
 
-constexpr std::chrono::seconds kStopPatience(10);
+// Beyond the longest grace a definition may have (60 s).
+constexpr std::chrono::seconds kStopPatience(62);
 
 Time Now() { return std::chrono::steady_clock::now(); }
 
@@ -54,7 +56,7 @@ void Host::With(Event event) {
 
 void Host::Start() {
   WatchDefinitions();
-  LoadCatalog([] {});
+  LoadCatalog(/*forgive=*/false, [] {});
 }
 
 void Host::WatchDefinitions() {
@@ -63,7 +65,7 @@ void Host::WatchDefinitions() {
       [this](const std::string& name) {
         // Editors and `service add` write beside the file and rename.
         if (name.empty() || absl::EndsWith(name, ".textproto")) {
-          LoadCatalog([] {});
+          LoadCatalog(/*forgive=*/false, [] {});
         }
       });
   // Without the directory there is nothing to watch: ReloadDefinitions, which
@@ -71,13 +73,21 @@ void Host::WatchDefinitions() {
   definitions_watch_ = watch.ok() ? *std::move(watch) : nullptr;
 }
 
-void Host::LoadCatalog(std::function<void()> then) {
-  loader_.Load([this, then = std::move(then)](Catalog catalog) {
+void Host::LoadCatalog(bool forgive, std::function<void()> then) {
+  loader_.Load([this, forgive, then = std::move(then)](Catalog catalog) {
+    std::string problems;
     for (const v1::Problem& problem : catalog.problems) {
-      LogWarning(absl::StrCat(problem.where(), ": ", problem.what()));
+      absl::StrAppend(&problems, problem.where(), ": ", problem.what(), "\n");
+    }
+    // Definitions are read often; their mistakes are news once.
+    if (problems != std::exchange(logged_problems_, problems)) {
+      for (const absl::string_view line :
+           absl::StrSplit(problems, '\n', absl::SkipEmpty())) {
+        LogWarning(line);
+      }
     }
     With([&](Machine& machine, Time now, Effects* effects) {
-      machine.CatalogLoaded(std::move(catalog), now, effects);
+      machine.CatalogLoaded(std::move(catalog), forgive, now, effects);
     });
     definitions_read_ = true;
     then();
@@ -186,7 +196,7 @@ void Host::Carry(const StopBackend& stop) {
 }
 
 void Host::Carry(const RefreshCatalog&) {
-  LoadCatalog([] {});
+  LoadCatalog(/*forgive=*/false, [] {});
 }
 
 void Host::Carry(const RoutesChanged&) {
@@ -294,7 +304,7 @@ void Host::ReloadDefinitions(
     std::function<void(v1::ReloadDefinitionsResponse)> done) {
   asio::dispatch(loop_, [this, done = std::move(done)] {
     WatchDefinitions();
-    LoadCatalog([this, done] {
+    LoadCatalog(/*forgive=*/true, [this, done] {
       v1::ReloadDefinitionsResponse response;
       for (v1::ServiceSummary& service : machine_.Services()) {
         *response.add_services() = std::move(service);

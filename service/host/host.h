@@ -81,7 +81,7 @@ class Host : public BrokerPort {
   void Carry(const RefreshCatalog&);
   void Carry(const RoutesChanged&);
   void ArmTimer();
-  void LoadCatalog(std::function<void()> then);
+  void LoadCatalog(bool forgive, std::function<void()> then);
   void WatchDefinitions();
   void RunEnded(StartId id);
   void MaybeStopped();
@@ -104,6 +104,7 @@ class Host : public BrokerPort {
   std::function<void()> stopping_begins_;
   std::function<void()> stopped_;
   bool stopping_ = false;
+  std::string logged_problems_;
   std::atomic<bool> definitions_read_{false};
 
   std::atomic<NegotiationId> next_negotiation_{1};

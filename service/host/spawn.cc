@@ -35,6 +35,8 @@ class FileActions {
       posix_spawn_file_actions_adddup2(&actions_, request.output_fd, 2);
     }
     posix_spawn_file_actions_addchdir_np(&actions_, "/");
+    // Ours are close-on-exec; what the broker was started with may not be.
+    posix_spawn_file_actions_addclosefrom_np(&actions_, 3);
   }
   FileActions(const FileActions&) = delete;
   FileActions& operator=(const FileActions&) = delete;

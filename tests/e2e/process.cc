@@ -143,7 +143,12 @@ std::vector<pid_t> Children() {
     int pid = 0;
     if (!absl::SimpleAtoi(entry->d_name, &pid)) continue;
     const auto stat = ipc::ReadProcessStat(pid);
-    if (stat.ok() && stat->parent == getpid()) children.push_back(pid);
+    // ThreadSanitizer's runtime starts one of these in any program of ours and
+    // leaves it behind.
+    if (stat.ok() && stat->parent == getpid() &&
+        stat->name.find("llvm-symbolize") == std::string::npos) {
+      children.push_back(pid);
+    }
   }
   return children;
 }

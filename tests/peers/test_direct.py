@@ -26,8 +26,13 @@ class Direct(unittest.TestCase):
         self.assertEqual(len(home.daemons()), 1, home.processes())
 
     def stops(self, home, version):
-        done = home.zccache(version, "stop")
-        self.assertEqual(done.returncode, 0, done.stderr)
+        # The real 1.15.8 loses about one Shutdown in ten (6 of 60 seen alone,
+        # without any broker), says so after its time-out, and takes the next.
+        for _ in range(5):
+            done = home.zccache(version, "stop", ZCCACHE_STOP_TIMEOUT_SECS="3")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            if "timed out" not in done.stderr:
+                break
         wait_until("the daemon to end", lambda: not home.daemons())
 
     def routed(self, home, version):
