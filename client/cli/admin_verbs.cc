@@ -1,4 +1,5 @@
 // The verbs about the broker itself: status, service, up, down.
+#include <errno.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -31,7 +33,8 @@ namespace zcbroker::cli {
 namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
-constexpr absl::Duration kDownPatience = absl::Seconds(15);
+// Beyond what the broker waits for backends that take their time to end.
+constexpr absl::Duration kDownPatience = absl::Seconds(70);
 
 // $`variable` where it is absolute, else $HOME/`fallback`.
 std::string BaseDirectory(absl::string_view variable,
@@ -41,13 +44,6 @@ std::string BaseDirectory(absl::string_view variable,
   if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
   return absl::StrCat(environment("HOME").value_or(""), "/",
                       std::string(fallback));
-}
-
-std::string ConfigDirectory(const std::string& given) {
-  return given.empty()
-             ? absl::StrCat(BaseDirectory("XDG_CONFIG_HOME", ".config"),
-                            "/zcbroker")
-             : given;
 }
 
 const char* StateName(v1::BackendState state) {
@@ -137,22 +133,20 @@ void PrintStatus(const v1::GetStatusResponse& status,
   }
 }
 
-// What zcbrokerd makes of the definitions, whether one runs or not.
-absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
-    const std::string& config_dir) {
-  ZCB_ASSIGN_OR_RETURN(const std::string program, FindBrokerProgram());
-  ZCB_ASSIGN_OR_RETURN(
-      const std::string json,
-      OutputOf(program, {"--check", "--config-dir", config_dir}));
-  v1::ReloadDefinitionsResponse response;
-  const auto parsed =
-      google::protobuf::util::JsonStringToMessage(json, &response);
-  if (!parsed.ok()) {
-    return absl::InternalError(absl::StrCat(
-        program,
-        " --check printed no report: ", std::string(parsed.message())));
-  }
-  return response;
+bool HasMistakeIn(const v1::ReloadDefinitionsResponse& checked,
+                  const std::string& file) {
+  return std::any_of(checked.problems().begin(), checked.problems().end(),
+                     [&](const v1::Problem& problem) {
+                       // "<file>:line:column" is a mistake in the text; the
+                       // file alone one of a binary it names.
+                       return absl::StartsWith(problem.where(),
+                                               absl::StrCat(file, ":"));
+                     });
+}
+
+absl::Status RemoveFile(const std::string& file) {
+  if (unlink(file.c_str()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("remove ", file));
 }
 
 bool NoBrokerRuns(const absl::Status& status) {
@@ -190,6 +184,30 @@ int ReportUp(Format format, const UpReport& report) {
 
 }  // namespace
 
+std::string ConfigDirectory(const std::string& given) {
+  return given.empty()
+             ? absl::StrCat(BaseDirectory("XDG_CONFIG_HOME", ".config"),
+                            "/zcbroker")
+             : given;
+}
+
+absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
+    const std::string& config_dir) {
+  ZCB_ASSIGN_OR_RETURN(const std::string program, FindBrokerProgram());
+  ZCB_ASSIGN_OR_RETURN(
+      const std::string json,
+      OutputOf(program, {"--check", "--config-dir", config_dir}));
+  v1::ReloadDefinitionsResponse response;
+  const auto parsed =
+      google::protobuf::util::JsonStringToMessage(json, &response);
+  if (!parsed.ok()) {
+    return absl::InternalError(absl::StrCat(
+        program,
+        " --check printed no report: ", std::string(parsed.message())));
+  }
+  return response;
+}
+
 int Status(Format format) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
@@ -213,40 +231,56 @@ int ServiceAdd(Format format, const std::string& config_dir,
                const ServiceChange& change) {
   const std::string file = absl::StrCat(
       ConfigDirectory(config_dir), "/services/", change.name, ".textproto");
-  absl::StatusOr<v1::ServiceDefinition> definition =
+  const auto lock =
+      LockDefinitions(absl::StrCat(ConfigDirectory(config_dir), "/services"));
+  if (!lock.ok()) return PrintFailure(format, lock.status());
+  const absl::StatusOr<v1::ServiceDefinition> before =
       ReadDefinition(file, change.name);
-  if (!definition.ok()) return PrintFailure(format, definition.status());
-  if (const absl::Status changed = ApplyChange(change, &*definition);
+  if (!before.ok()) return PrintFailure(format, before.status());
+  v1::ServiceDefinition definition = *before;
+  if (const absl::Status changed = ApplyChange(change, &definition);
       !changed.ok()) {
     PrintFailure(format, changed);
     return kExitUsage;
   }
-  if (const absl::Status written = WriteDefinition(file, *definition);
+  if (const absl::Status written = WriteDefinition(file, definition);
       !written.ok()) {
     return PrintFailure(format, written);
   }
   ServiceAddReport report;
   report.set_file(file);
-  const auto add_problems = [&](const auto& response) {
-    for (const v1::Problem& problem : response.problems()) {
+  const auto checked = CheckDefinitions(ConfigDirectory(config_dir));
+  if (checked.ok() && HasMistakeIn(*checked, file)) {
+    // What worked before goes on working.
+    const absl::Status restored = before->binaries().empty()
+                                      ? RemoveFile(file)
+                                      : WriteDefinition(file, *before);
+    if (!restored.ok()) return PrintFailure(format, restored);
+    report.clear_file();
+  }
+  if (checked.ok()) {
+    for (const v1::Problem& problem : checked->problems()) {
       report.add_problems(absl::StrCat(problem.where(), ": ", problem.what()));
     }
-  };
+  }
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
-  if (admin.ok()) {
+  if (admin.ok() && !report.file().empty()) {
     const auto reloaded = (*admin)->ReloadDefinitions();
     if (!reloaded.ok()) return PrintFailure(format, reloaded.status());
-    report.set_reloaded(true);
-    add_problems(*reloaded);
-  } else {
-    const auto checked = CheckDefinitions(ConfigDirectory(config_dir));
-    if (checked.ok()) add_problems(*checked);
+    // A broker with another --config-dir has read something else.
+    for (const v1::ServiceSummary& service : reloaded->services()) {
+      if (service.source() == file) report.set_reloaded(true);
+    }
   }
   if (format == Format::kJson) {
     PrintJson(report);
   } else {
-    printf("wrote %s%s\n", file.c_str(),
-           report.reloaded() ? "; the running broker has read it" : "");
+    if (report.file().empty()) {
+      printf("%s is as it was: the change has a mistake\n", file.c_str());
+    } else {
+      printf("wrote %s%s\n", file.c_str(),
+             report.reloaded() ? "; the running broker has read it" : "");
+    }
     for (const std::string& problem : report.problems()) {
       printf("%s\n", problem.c_str());
     }

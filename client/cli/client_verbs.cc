@@ -20,7 +20,6 @@
 #include "absl/types/optional.h"
 #include "client/broker_negotiator.h"
 #include "client/broker_socket.h"
-#include "client/cli/admin_client.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
@@ -171,17 +170,18 @@ std::string Resolve(const std::string& program) {
   return program;
 }
 
+// By the definitions: compiling must work without a broker, too.
 absl::StatusOr<std::string> NewestVersion(const std::string& service) {
-  ZCB_ASSIGN_OR_RETURN(const auto admin,
-                       AdminClient::Connect(ipc::HostEnvironment()));
-  ZCB_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, admin->GetStatus());
-  for (const v1::ServiceSummary& known : status.services()) {
+  ZCB_ASSIGN_OR_RETURN(const v1::ReloadDefinitionsResponse definitions,
+                       CheckDefinitions(ConfigDirectory("")));
+  for (const v1::ServiceSummary& known : definitions.services()) {
     if (known.name() == service && !known.versions().empty()) {
       return known.versions(0);
     }
   }
-  return absl::NotFoundError(absl::StrCat("the broker knows no version of ",
-                                          service, "; name one with --wanted"));
+  return absl::NotFoundError(absl::StrCat("no version of ", service,
+                                          " is installed; name one with "
+                                          "--wanted"));
 }
 
 void Copy(const std::string& bytes, FILE* to) {

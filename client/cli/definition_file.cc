@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -91,21 +92,25 @@ absl::Status ApplyChange(const ServiceChange& change,
     ZCB_RETURN_IF_ERROR(ipc::CheckVersion(change.version));
   }
   ZCB_ASSIGN_OR_RETURN(const std::string path, AbsolutePath(change.binary));
-  if (access(path.c_str(), X_OK) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path,
-        " cannot be executed: ", absl::ErrnoToStatus(errno, "").message()));
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
+      access(path.c_str(), X_OK) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is not an executable file"));
   }
   v1::Binary* binary = nullptr;
   for (v1::Binary& there : *definition->mutable_binaries()) {
-    if (there.path() == path ||
-        (!change.version.empty() && there.version() == change.version)) {
+    if (there.path() == path) binary = &there;
+  }
+  for (v1::Binary& there : *definition->mutable_binaries()) {
+    if (binary == nullptr && !change.version.empty() &&
+        there.version() == change.version) {
       binary = &there;
     }
   }
   if (binary == nullptr) binary = definition->add_binaries();
   binary->set_path(path);
-  binary->set_version(change.version);
+  if (!change.version.empty()) binary->set_version(change.version);
   if (!change.args.empty()) {
     definition->clear_args();
     for (const std::string& arg : change.args) definition->add_args(arg);
@@ -160,6 +165,15 @@ absl::Status MakeDirectories(const std::string& directory) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory) {
+  ZCB_RETURN_IF_ERROR(MakeDirectories(directory));
+  ipc::UniqueFd fd(open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  if (!fd || flock(fd.get(), LOCK_EX) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("lock ", directory));
+  }
+  return fd;
+}
+
 absl::Status WriteDefinition(const std::string& file,
                              const v1::ServiceDefinition& definition) {
   std::string body;
@@ -174,8 +188,15 @@ absl::Status WriteDefinition(const std::string& file,
   const ipc::UniqueFd fd(
       open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("make ", temporary));
-  const ssize_t written = write(fd.get(), text.data(), text.size());
-  if (written != static_cast<ssize_t>(text.size()) || fsync(fd.get()) != 0 ||
+  // A write that is cut short leaves no error behind; the next one has it.
+  size_t written = 0;
+  while (written < text.size()) {
+    const ssize_t n =
+        write(fd.get(), text.data() + written, text.size() - written);
+    if (n < 0) break;
+    written += static_cast<size_t>(n);
+  }
+  if (written != text.size() || fsync(fd.get()) != 0 ||
       rename(temporary.c_str(), file.c_str()) != 0) {
     const int error = errno;
     unlink(temporary.c_str());

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/definition.pb.h"
 
 namespace zcbroker::cli {
@@ -32,6 +33,10 @@ absl::Status ApplyChange(const ServiceChange& change,
 // kInvalidArgument with line and column where it cannot be read as one.
 absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
                                                      const std::string& name);
+
+// Holds the directory of definitions against other `service add`s until the
+// handle goes; makes it with mode 0700 where it is missing. Errors by errno.
+absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory);
 
 // Replaces `file` in one step, by a temporary file beside it and a rename;
 // makes missing directories with mode 0700. Errors by errno.

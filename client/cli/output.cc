@@ -37,6 +37,16 @@ int ExitStatusOf(const absl::Status& status) {
   }
 }
 
+// Without what a terminal would obey; lines stay lines.
+std::string ForTerminal(absl::string_view text) {
+  std::string plain;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    plain.push_back((byte < 0x20 && c != '\n') || byte == 0x7f ? '?' : c);
+  }
+  return plain;
+}
+
 bool CarriesReason(const absl::Status& status) {
   bool any = false;
   status.ForEachPayload(
@@ -76,10 +86,10 @@ int PrintFailure(Format format, const absl::Status& status) {
     PrintJson(report);
     return exit_status;
   }
-  fprintf(stderr, "zcbroker: %s\n", std::string(status.message()).c_str());
+  fprintf(stderr, "zcbroker: %s\n", ForTerminal(status.message()).c_str());
   if (detail.has_value()) {
     for (const std::string& line : detail->evidence()) {
-      fprintf(stderr, "  %s\n", line.c_str());
+      fprintf(stderr, "  %s\n", ForTerminal(line).c_str());
     }
     if (detail->retry_after_ms() > 0) {
       fprintf(stderr, "  try again in %s\n",

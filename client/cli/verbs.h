@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/output.h"
+#include "proto/zcbroker/v1/admin.pb.h"
 
 namespace zcbroker::cli {
 
@@ -28,6 +30,13 @@ int Ping(Format format, const Target& target, const RouteOptions& options,
 // Runs one compiler command through the daemon and returns the compiler's
 // status. The version is empty for the newest the broker knows.
 int Compile(const Target& target, const std::vector<std::string>& command);
+
+// What zcbrokerd makes of the definitions in `config_dir`, whether a broker
+// runs or not. Errors: those of FindBrokerProgram and OutputOf.
+absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
+    const std::string& config_dir);
+// $XDG_CONFIG_HOME/zcbroker, or `given` where it is not empty.
+std::string ConfigDirectory(const std::string& given);
 
 int Status(Format format);
 int ServiceAdd(Format format, const std::string& config_dir,

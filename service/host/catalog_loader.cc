@@ -121,7 +121,9 @@ struct CatalogLoader::Loading {
 
   Catalog catalog;
   std::vector<Candidate> candidates;
-  size_t next = 0;
+  // Version commands that have not ended.
+  size_t asked = 0;
+  bool finished = false;
 };
 
 CatalogLoader::CatalogLoader(asio::io_context& loop, Reaper& reaper,
@@ -222,12 +224,13 @@ void CatalogLoader::Resolve(std::vector<Source> sources) {
     service.definition.clear_binaries();
   }
   good_ = std::move(good);
-  AskVersions(std::move(loading));
+  AskVersions(loading);
 }
 
-void CatalogLoader::AskVersions(std::shared_ptr<Loading> loading) {
-  for (; loading->next < loading->candidates.size(); ++loading->next) {
-    Loading::Candidate& candidate = loading->candidates[loading->next];
+void CatalogLoader::AskVersions(const std::shared_ptr<Loading>& loading) {
+  // All at once: one that hangs holds up the reading for 2 s, and so do ten.
+  for (size_t i = 0; i < loading->candidates.size(); ++i) {
+    Loading::Candidate& candidate = loading->candidates[i];
     const std::pair<std::string, std::string> key{candidate.binary.path(),
                                                   candidate.identity};
     if (!candidate.binary.version().empty()) {
@@ -235,21 +238,21 @@ void CatalogLoader::AskVersions(std::shared_ptr<Loading> loading) {
     } else if (const auto told = versions_.find(key); told != versions_.end()) {
       candidate.version = told->second;
     } else {
+      ++loading->asked;
       RunVersionCommand(
           loop_, reaper_, candidate.binary.path(), sources_.environment,
-          [this, loading, key](absl::StatusOr<std::string> version) {
+          [this, loading, key, i](absl::StatusOr<std::string> version) {
             if (version.ok()) versions_[key] = *version;
-            loading->candidates[loading->next].version = std::move(version);
-            ++loading->next;
-            AskVersions(loading);
+            loading->candidates[i].version = std::move(version);
+            if (--loading->asked == 0) Finish(*loading);
           });
-      return;
     }
   }
-  Finish(*loading);
+  if (loading->asked == 0 && !loading->finished) Finish(*loading);
 }
 
 void CatalogLoader::Finish(Loading& loading) {
+  loading.finished = true;
   for (const Loading::Candidate& candidate : loading.candidates) {
     CatalogService& service = loading.catalog.services[candidate.service];
     const std::string& path = candidate.binary.path();

@@ -49,7 +49,7 @@ class CatalogLoader {
   static std::vector<Source> ReadAll(const DefinitionSources& sources);
   void Begin();
   void Resolve(std::vector<Source> sources);
-  void AskVersions(std::shared_ptr<Loading> loading);
+  void AskVersions(const std::shared_ptr<Loading>& loading);
   void Finish(Loading& loading);
 
   asio::io_context& loop_;
