@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -218,6 +219,50 @@ TEST_F(CliTest, ServiceAddWorksWithoutABroker) {
   // The version is what the binary says.
   EXPECT_TRUE(absl::StrContains(
       Cli({"service", "list", "--config-dir", config}).out, "1.0.0"));
+}
+
+TEST_F(CliTest, ServiceAddKeepsWhatWorkedWhenTheChangeHasAMistake) {
+  const std::string file = home_.services_dir() + "/tool.textproto";
+  ASSERT_EQ(Cli({"service", "add", "tool", "--binary", BackendProgram(),
+                 "--version", "1.0.0"})
+                .status,
+            0);
+  const std::string before = ReadFile(file);
+  const Finished bad = Cli({"service", "add", "tool", "--binary",
+                            BackendProgram(), "--arg", "{bogus}"});
+  EXPECT_EQ(bad.status, 1);
+  EXPECT_TRUE(absl::StrContains(bad.out, "unknown placeholder {bogus}"))
+      << bad.out;
+  EXPECT_EQ(ReadFile(file), before);
+  // A later word about the same binary keeps its version.
+  ASSERT_EQ(Cli({"service", "add", "tool", "--binary", BackendProgram(),
+                 "--env", "A=b"})
+                .status,
+            0);
+  EXPECT_TRUE(absl::StrContains(ReadFile(file), "1.0.0"));
+  // A service that never was is not left behind half made.
+  EXPECT_EQ(Cli({"service", "add", "other", "--binary", BackendProgram(),
+                 "--arg", "{bogus}"})
+                .status,
+            1);
+  EXPECT_EQ(ServiceFiles(), std::vector<std::string>{"tool.textproto"});
+}
+
+TEST_F(CliTest, ServiceAddsAtOnceLoseNothing) {
+  std::vector<std::thread> adding;
+  for (int i = 0; i < 8; ++i) {
+    const std::string binary = home_.Script(absl::StrCat("b", i), "exit 0");
+    adding.emplace_back([this, binary, i] {
+      EXPECT_EQ(Cli({"service", "add", "tool", "--binary", binary, "--version",
+                     absl::StrCat("1.0.", i)})
+                    .status,
+                0);
+    });
+  }
+  for (std::thread& one : adding) one.join();
+  EXPECT_TRUE(absl::StrContains(
+      Cli({"service", "list"}).out,
+      "1.0.7, 1.0.6, 1.0.5, 1.0.4, 1.0.3, 1.0.2, 1.0.1, 1.0.0"));
 }
 
 TEST_F(CliTest, ServiceAddRefusesMistakes) {

@@ -1,4 +1,5 @@
 // Starts, deaths and ends: of backends, and of the broker itself.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,12 +15,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "client/daemon_connection.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "ipc/deadline.h"
 #include "ipc/process.h"
 #include "ipc/testing/wait_for.h"
+#include "ipc/unique_fd.h"
 #include "ipc/wire_lane.h"
 #include "proto/zccache/v1/zccache.pb.h"
 #include "tests/e2e/broker_fixture.h"
@@ -30,6 +33,13 @@ namespace {
 bool Exists(const std::string& path) {
   struct stat status;
   return lstat(path.c_str(), &status) == 0;
+}
+
+// Lets go whoever reads a line from this pipe.
+void WriteLine(const std::string& pipe) {
+  const ipc::UniqueFd fd(open(pipe.c_str(), O_WRONLY | O_CLOEXEC));
+  ASSERT_TRUE(fd);
+  ASSERT_EQ(write(fd.get(), "\n", 1), 1);
 }
 
 class LifeTest : public BrokerTest {
@@ -133,6 +143,90 @@ TEST_F(LifeTest, ABackendThatEndsInOrderIsReplaced) {
       ConnectTo(first.response.route().endpoint()), ipc::WireLane::kFrameV1);
   EXPECT_TRUE(connection.Shutdown(ipc::Deadline::After(kPatience)).ok());
   EXPECT_EQ(AwaitGeneration(2).response.route().generation(), 2u);
+}
+
+TEST_F(LifeTest, ADaemonThatForksItselfAwayIsTheBackend) {
+  const std::string pid_file = home_.Entry("parent.pid");
+  const std::string script = home_.Script(
+      "daemonize", absl::StrCat("echo $$ > ", pid_file, "\n", BackendProgram(),
+                                " --endpoint \"$2\" &\n",
+                                "while [ ! -S \"$2\" ]; do :; done\n",
+                                "read line < ", home_.Entry("end"), "\n"));
+  ASSERT_EQ(mkfifo(home_.Entry("end").c_str(), 0600), 0);
+  home_.Define("demo", PlainDefinition("demo", script,
+                                       "args: '--endpoint' args: '{endpoint}' "
+                                       "probe: PROBE_ZCCACHE_PING"));
+  StartBroker();
+  const GrpcAnswer first = Client().Negotiate("demo", "1.0.0");
+  ASSERT_TRUE(first.ok()) << first.status.error_message();
+  int parent = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadFile(pid_file)),
+                               &parent));
+  EXPECT_NE(first.response.route().pid(), static_cast<uint32_t>(parent));
+  // The process that was started ends; the one that serves does not.
+  WriteLine(home_.Entry("end"));
+  EXPECT_TRUE(ipc::WaitFor([&] { return !IsRunning(parent); },
+                           "the started process to end", kPatience));
+  ASSERT_EQ(Client().Backends().size(), 1u);
+  const GrpcAnswer second = Client().Negotiate("demo", "1.0.0");
+  ASSERT_TRUE(second.ok()) << second.status.error_message();
+  EXPECT_EQ(second.response.route().pid(), first.response.route().pid());
+  EXPECT_EQ(second.response.route().generation(), 1u);
+  EXPECT_TRUE(Exists(second.response.route().endpoint()));
+  // And its death is noticed.
+  ASSERT_EQ(kill(static_cast<pid_t>(first.response.route().pid()), SIGKILL), 0);
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] { return Client().Backends()[0].state() == v1::BACKEND_STATE_GONE; },
+      "its end to be noticed", kPatience));
+}
+
+TEST_F(LifeTest, NothingIsStartedBesideADaemonThatDoesNotAnswer) {
+  home_.Define("zccache",
+               ReferenceDefinition("zccache", {"1.11.22"}, {},
+                                   "endpoint_rule: ENDPOINT_RULE_ZCCACHE"));
+  const std::string direct = home_.runtime_dir() + "/zccache/sock";
+  ASSERT_EQ(mkdir((home_.runtime_dir() + "/zccache").c_str(), 0700), 0);
+  Process theirs(
+      {BackendProgram(), "--endpoint", direct, "--report-version", "1.11.22"},
+      home_.environment());
+  ASSERT_TRUE(ipc::WaitFor([&] { return Exists(direct); },
+                           "their daemon to listen", kPatience));
+  theirs.Signal(SIGSTOP);
+  StartBroker();
+  const GrpcAnswer refused = Client().Negotiate("zccache", "1.11.22");
+  EXPECT_EQ(refused.reason, "BACKEND_START_FAILED");
+  EXPECT_TRUE(absl::StrContains(refused.status.error_message(), direct))
+      << refused.status.error_message();
+  EXPECT_EQ(Counter("backends_started"), 0u);
+  theirs.Signal(SIGCONT);
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] {
+        const GrpcAnswer answer = Client().Negotiate("zccache", "1.11.22");
+        return answer.ok() && answer.response.route().pid() ==
+                                  static_cast<uint32_t>(theirs.pid());
+      },
+      "theirs to be adopted", kPatience));
+  EXPECT_EQ(Counter("backends_started"), 0u);
+}
+
+TEST_F(LifeTest, ABackendInheritsNoDescriptor) {
+  const std::string held = home_.Entry("held");
+  // Not close-on-exec: what a shell or make hands down.
+  const ipc::UniqueFd fd(open(held.c_str(), O_RDWR | O_CREAT, 0600));
+  ASSERT_TRUE(fd);
+  StartBroker();
+  const GrpcAnswer answer = Client().Negotiate("demo", "1.0.0");
+  ASSERT_TRUE(answer.ok());
+  const std::string table =
+      absl::StrCat("/proc/", answer.response.route().pid(), "/fd/");
+  for (int i = 0; i < 64; ++i) {
+    char target[4096];
+    const ssize_t n =
+        readlink(absl::StrCat(table, i).c_str(), target, sizeof(target));
+    if (n <= 0) continue;
+    EXPECT_NE(absl::string_view(target, static_cast<size_t>(n)), held)
+        << "descriptor " << i;
+  }
 }
 
 TEST_F(LifeTest, ACancelledCallLeavesTheStartRunning) {
