@@ -94,13 +94,15 @@ void PrintBackend(const v1::Backend& backend) {
       printf(", also at %s", backend.direct_endpoint().c_str());
     }
   } else if (backend.failed_starts() > 0) {
-    printf(", %u failed starts", backend.failed_starts());
+    printf(", %u failed start%s", backend.failed_starts(),
+           backend.failed_starts() == 1 ? "" : "s");
   }
   printf("\n");
   for (const std::string& line : backend.evidence()) {
     printf("      %s\n", ipc::Printable(line, 200).c_str());
   }
-  if (!backend.evidence().empty() && !backend.log_file().empty()) {
+  if (backend.state() != v1::BACKEND_STATE_READY &&
+      !backend.log_file().empty()) {
     printf("      log: %s\n", backend.log_file().c_str());
   }
 }
@@ -354,6 +356,14 @@ int Up(Format format, const UpOptions& options) {
   if (!admin.ok()) return PrintFailure(format, admin.status());
   report.set_pid(static_cast<uint32_t>(started->pid));
   report.set_endpoint((*admin)->endpoint());
+  if (const auto status = (*admin)->GetStatus(); status.ok()) {
+    // What a person should know at once: it is not where they think it is, or
+    // a definition has a mistake.
+    for (const v1::Problem& problem : status->problems()) {
+      fprintf(stderr, "%s: %s\n", problem.where().c_str(),
+              problem.what().c_str());
+    }
+  }
   report.set_started(true);
   report.set_log_file(log_file);
   report.set_milliseconds(absl::ToDoubleMilliseconds(
@@ -380,14 +390,18 @@ int Down(Format format, bool stop_backends) {
         AwaitEnd(static_cast<int>(status->pid()), kDownPatience);
     if (!ended.ok()) return PrintFailure(format, ended);
     report.set_stopped(true);
+    report.set_backends_stopped(stopping->backends_to_stop());
   }
   if (format == Format::kJson) {
     PrintJson(report);
   } else if (report.stopped()) {
-    printf("broker stopped (process %u); backends %s\n", report.pid(),
-           stop_backends ? "stopped too" : "go on running");
+    const std::string backends =
+        stop_backends ? absl::StrCat(report.backends_stopped(),
+                                     " backends that it looked after, too")
+                      : std::string("its backends go on running");
+    printf("broker stopped (process %u); %s\n", report.pid(), backends.c_str());
   } else {
-    printf("no broker runs\n");
+    printf("no broker runs; nothing was stopped\n");
   }
   return kExitOk;
 }

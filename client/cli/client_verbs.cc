@@ -117,8 +117,9 @@ RouteReport ReportOf(const std::string& broker,
   negotiation.set_origin(ToProto(route.origin));
   v1::BackendRoute& proto = *negotiation.mutable_route();
   proto.set_endpoint(route.endpoint.path());
-  for (const ipc::WireLane lane : route.lanes)
+  for (const ipc::WireLane lane : route.lanes) {
     proto.add_lanes(client::WireLaneToProto(lane));
+  }
   proto.set_version(route.version);
   proto.set_pid(static_cast<uint32_t>(route.pid));
   proto.set_start_time(route.start_time);
@@ -217,6 +218,13 @@ int Route(Format format, const Target& target, const RouteOptions& options) {
 
 int Ping(Format format, const Target& target, const RouteOptions& options,
          int count) {
+  if (!options.lane.empty()) {
+    const absl::StatusOr<ipc::WireLane> lane = ParseLane(options.lane);
+    if (!lane.ok()) {
+      PrintFailure(format, lane.status());
+      return kExitUsage;
+    }
+  }
   const absl::StatusOr<ipc::Endpoint> broker =
       client::FindBroker(ipc::HostEnvironment());
   if (!broker.ok()) return PrintFailure(format, broker.status());

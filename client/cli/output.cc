@@ -1,5 +1,7 @@
 #include "client/cli/output.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <string>
 
@@ -97,7 +99,8 @@ int PrintFailure(Format format, const absl::Status& status) {
     }
   }
   if (exit_status == kExitNoBroker) {
-    fprintf(stderr, "  start one with: zcbroker up\n");
+    fprintf(stderr, "  start one with: zcbroker up%s\n",
+            geteuid() == 0 ? " --allow-root" : "");
   }
   return exit_status;
 }

@@ -1,6 +1,8 @@
 // zcbroker: the command line. Parses, and calls the verb.
 #include <signal.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <functional>
 #include <string>
 #include <utility>
@@ -182,7 +184,8 @@ int Main(int argc, char** argv) {
       "  zcbroker route zccache 1.11.22      where does that daemon listen?\n"
       "  zcbroker status                     what is going on?");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
+  app.allow_extras();
   app.footer(kExitStatuses);
   CommandLine line;
   std::function<int()> chosen;
@@ -193,6 +196,18 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  // The mark before a command's own words is no word of ours.
+  unknown.erase(std::remove(unknown.begin(), unknown.end(), "--"),
+                unknown.end());
+  if (!chosen || !unknown.empty()) {
+    const std::string what = unknown.empty() ? std::string("say a command")
+                             : chosen
+                                 ? "unexpected argument '" + unknown[0] + "'"
+                                 : "there is no command '" + unknown[0] + "'";
+    fprintf(stderr, "zcbroker: %s; see zcbroker --help\n", what.c_str());
+    return kExitUsage;
   }
   return chosen();
 }

@@ -25,7 +25,8 @@ constexpr int kMaxBinaries = 64;
 // It is shown in answers, whose strings are.
 constexpr char kNotUtf8[] = "must be UTF-8";
 constexpr int kMaxArguments = 256;
-constexpr int64_t kDefaultStartSeconds = 10;
+// Less than the 10 s a caller waits at most, so that it hears why.
+constexpr int64_t kDefaultStartSeconds = 9;
 constexpr int64_t kDefaultGraceSeconds = 5;
 constexpr int64_t kLongestSeconds = 60;
 // The largest text a definition may be; nobody writes one by hand that long.

@@ -25,7 +25,7 @@ TEST(DefinitionTest, FillsInDefaults) {
   const v1::ServiceDefinition& definition = *parsed.definition;
   EXPECT_EQ(definition.probe(), v1::PROBE_CONNECT);
   EXPECT_EQ(definition.endpoint_rule(), v1::ENDPOINT_RULE_NONE);
-  EXPECT_EQ(definition.start_timeout().seconds(), 10);
+  EXPECT_EQ(definition.start_timeout().seconds(), 9);
   EXPECT_EQ(definition.stop_grace().seconds(), 5);
   EXPECT_THAT(definition.args(), IsEmpty());
   EXPECT_THAT(LanesOf(definition, definition.binaries(0), "1.2.3"),

@@ -531,6 +531,9 @@ v1::ListBackendsResponse Machine::ListBackends(Time now,
     backend->set_binary(slot.version.binary);
     backend->set_failed_starts(static_cast<uint32_t>(slot.failures.size()));
     SetTimestamp(wall_now - Between(slot.since, now), backend->mutable_since());
+    if (!slot.last_failure.text.empty()) {
+      backend->add_evidence(Escape(slot.last_failure.text));
+    }
     for (const std::string& line : slot.last_failure.evidence) {
       backend->add_evidence(Escape(line));
     }

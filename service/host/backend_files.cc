@@ -37,6 +37,20 @@ absl::optional<dev_t> DeviceOf(std::string directory) {
   return status.st_dev;
 }
 
+// Without the sequences (ESC [ ... letter) that colour a terminal.
+std::string WithoutColours(const std::string& line) {
+  std::string plain;
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] != '\x1b' || i + 1 >= line.size() || line[i + 1] != '[') {
+      plain.push_back(line[i]);
+      continue;
+    }
+    i += 2;
+    while (i < line.size() && (line[i] < '@' || line[i] > '~')) ++i;
+  }
+  return plain;
+}
+
 absl::optional<ipc::Endpoint> DirectEndpoint(const StartPlan& plan,
                                              const Surroundings& around) {
   if (plan.definition.endpoint_rule() != v1::ENDPOINT_RULE_ZCCACHE) {
@@ -176,6 +190,7 @@ std::vector<std::string> LogTail(const std::string& file, off_t offset,
   text.resize(std::max<ssize_t>(n, 0));
   std::vector<std::string> lines =
       absl::StrSplit(text, '\n', absl::SkipWhitespace());
+  for (std::string& line : lines) line = WithoutColours(line);
   if (lines.size() > max_lines) {
     lines.erase(lines.begin(), lines.end() - static_cast<int64_t>(max_lines));
   }

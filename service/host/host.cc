@@ -325,6 +325,9 @@ void Host::Shutdown(const v1::ShutdownRequest& request,
     v1::ShutdownResponse response;
     response.set_refusal_for_waiters(v1::REFUSAL_SHUTTING_DOWN);
     response.set_waiters(static_cast<uint32_t>(machine_.waiters()));
+    if (stop_backends) {
+      response.set_backends_to_stop(static_cast<uint32_t>(runs_.size()));
+    }
     done(std::move(response));
     asio::post(loop_, [this, stop_backends] { Stop(stop_backends); });
   });

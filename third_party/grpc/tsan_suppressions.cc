@@ -4,6 +4,8 @@
 // between them. Linked into what runs such a server; ThreadSanitizer's runtime
 // alone calls it. Our own state is touched outside these frames and stays
 // watched.
+// The runtime names this function, not we.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" const char* __tsan_default_suppressions();
 
 extern "C" const char* __tsan_default_suppressions() {
@@ -12,3 +14,4 @@ extern "C" const char* __tsan_default_suppressions() {
          "race:grpc::Server::CallbackRequest\n"
          "race:grpc::internal::CallbackWithSuccessTag\n";
 }
+// NOLINTEND(bugprone-reserved-identifier)
