@@ -396,9 +396,12 @@ int Down(Format format, bool stop_backends) {
     PrintJson(report);
   } else if (report.stopped()) {
     const std::string backends =
-        stop_backends ? absl::StrCat(report.backends_stopped(),
-                                     " backends that it looked after, too")
-                      : std::string("its backends go on running");
+        stop_backends
+            ? absl::StrCat(
+                  report.backends_stopped(),
+                  report.backends_stopped() == 1 ? " backend" : " backends",
+                  " that it looked after, too")
+            : std::string("its backends go on running");
     printf("broker stopped (process %u); %s\n", report.pid(), backends.c_str());
   } else {
     printf("no broker runs; nothing was stopped\n");
