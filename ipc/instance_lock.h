@@ -12,6 +12,8 @@
 
 namespace zcbroker::ipc {
 
+inline constexpr char kInstanceLockLeaf[] = "broker.lock";
+
 // Move-only. flock(2) on `broker.lock` in the runtime directory, and valid
 // only while that name still is the file that was locked. The file stays
 // behind, for the next one to lock.

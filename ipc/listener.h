@@ -49,6 +49,13 @@ class Listener {
   // Unix stream socket that is bound to an absolute path.
   static absl::StatusOr<Listener> Adopt(UniqueFd fd);
 
+  // Takes over a socket that an earlier process of ours made with Bind and that
+  // somebody held meanwhile, if `endpoint` still leads to it: it tells by
+  // connecting once and comparing the names both ends were bound to, so that
+  // one connection that says nothing waits to be accepted. Errors: of Adopt;
+  // kNotFound (nothing has that name), kAborted (it leads elsewhere).
+  static absl::StatusOr<Listener> Resume(const Endpoint& endpoint, UniqueFd fd);
+
   // The next connection, nonblocking and close-on-exec, or nothing if none
   // waits; call it until then. Connections that were given up while waiting
   // are skipped. Errors: kResourceExhausted (no descriptor or memory: the
@@ -62,6 +69,15 @@ class Listener {
   // Removes the name if it still leads to this very socket; no error where it
   // is gone or leads elsewhere by now.
   absl::Status UnlinkIfOurs() const;
+
+  // Does the name lead to this very socket?
+  bool HasItsName() const;
+
+  // Takes the name away: nobody can connect until Show. kAborted where it
+  // leads elsewhere by now, others by errno.
+  absl::Status Hide() const;
+  // Gives it back. kAlreadyExists where another has it now.
+  absl::Status Show() const;
 
  private:
   Listener(Endpoint endpoint, absl::optional<FileIdentity> identity,

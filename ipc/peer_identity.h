@@ -27,6 +27,10 @@ absl::StatusOr<PeerIdentity> PeerOf(const UniqueFd& fd);
 // names the other's uid; kFailedPrecondition as above.
 absl::Status CheckPeerIsUs(const UniqueFd& fd);
 
+// The same, and that it is the process `pid`: kFailedPrecondition where another
+// one began to listen (or connected). 0 on either side is not compared.
+absl::Status CheckPeerIsOurProcess(const UniqueFd& fd, int pid);
+
 }  // namespace zcbroker::ipc
 
 #endif  // ZCBROKER_IPC_PEER_IDENTITY_H_

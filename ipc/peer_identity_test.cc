@@ -32,6 +32,10 @@ TEST(PeerIdentityTest, KnowsBothEndsOfAConnection) {
     EXPECT_EQ(peer->gid, getegid());
     EXPECT_EQ(peer->pid, getpid());
     EXPECT_TRUE(CheckPeerIsUs(*fd).ok());
+    EXPECT_TRUE(CheckPeerIsOurProcess(*fd, getpid()).ok());
+    EXPECT_TRUE(CheckPeerIsOurProcess(*fd, 0).ok());
+    EXPECT_EQ(CheckPeerIsOurProcess(*fd, getppid()).code(),
+              absl::StatusCode::kFailedPrecondition);
   }
 }
 

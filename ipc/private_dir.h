@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "ipc/unique_fd.h"
@@ -39,6 +40,10 @@ absl::StatusOr<UniqueFd> OpenOrCreatePrivateDirAt(int parent_fd,
                                                   absl::string_view parent_path,
                                                   absl::string_view leaf,
                                                   std::uint32_t owner);
+
+// The directory `path` and all its missing parents, those made with mode 0700;
+// what is there already is not looked at. Errors: by errno.
+absl::Status MakeDirectories(const std::string& path);
 
 }  // namespace zcbroker::ipc
 

@@ -18,10 +18,15 @@ enum Field : std::size_t {
   kParent = 1,
   kGroup = 2,
   kSession = 3,
+  kFlags = 6,
   kUserTime = 11,
   kSystemTime = 12,
+  kThreads = 17,
   kStartTime = 19,
 };
+
+// PF_EXITING of the kernel's task flags.
+constexpr std::uint64_t kExitingFlag = 0x4;
 
 }  // namespace
 
@@ -44,16 +49,20 @@ absl::StatusOr<ProcessStat> ParseProcessStat(absl::string_view text) {
   stat.state = fields[kState][0];
   std::uint64_t user = 0;
   std::uint64_t system = 0;
+  std::uint64_t flags = 0;
   if (!absl::SimpleAtoi(text.substr(0, open), &stat.pid) ||
       !absl::SimpleAtoi(fields[kParent], &stat.parent) ||
       !absl::SimpleAtoi(fields[kGroup], &stat.group) ||
       !absl::SimpleAtoi(fields[kSession], &stat.session) ||
       !absl::SimpleAtoi(fields[kUserTime], &user) ||
       !absl::SimpleAtoi(fields[kSystemTime], &system) ||
+      !absl::SimpleAtoi(fields[kFlags], &flags) ||
+      !absl::SimpleAtoi(fields[kThreads], &stat.threads) ||
       !absl::SimpleAtoi(fields[kStartTime], &stat.start_time)) {
     return malformed;
   }
   stat.cpu_ticks = user + system;
+  stat.exiting = (flags & kExitingFlag) != 0;
   return stat;
 }
 

@@ -41,6 +41,15 @@ struct ProcessStat {
   int session = 0;
   std::uint64_t cpu_ticks = 0;  // user and system time used so far
   std::uint64_t start_time = 0;
+  int threads = 0;
+  // It is past the point where its descriptors are closed, but not yet seen
+  // to have ended (PF_EXITING).
+  bool exiting = false;
+
+  // Nothing of it runs any more, whoever has yet to collect it.
+  bool ended() const { return state == 'Z' || state == 'X'; }
+  // Stopped by a signal or a debugger.
+  bool stopped() const { return state == 'T' || state == 't'; }
 };
 
 // Parses the text of /proc/<pid>/stat; the name in it may hold spaces and
@@ -74,6 +83,9 @@ absl::StatusOr<std::string> ExecutablePath(int pid);
 // may not be read.
 absl::StatusOr<std::map<std::string, std::string>> ReadEnvironment(
     int pid, const std::vector<std::string>& names);
+
+// Where in the kernel it waits, by name; "0" where it does not.
+absl::StatusOr<std::string> WaitChannel(int pid);
 
 // As readlink(2) of /proc/<pid>/ns/mnt spells it: "mnt:[4026531841]".
 absl::StatusOr<std::string> MountNamespace(int pid);

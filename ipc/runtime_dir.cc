@@ -16,6 +16,7 @@ namespace zcbroker::ipc {
 namespace {
 
 constexpr absl::string_view kSubdirectory = "zcbroker";
+constexpr absl::string_view kWorlds = "worlds";
 
 struct Base {
   std::string path;
@@ -61,7 +62,7 @@ absl::StatusOr<Base> OpenBase(const RuntimeDirInputs& inputs, bool create,
     passed_over.emplace_back(fd.status().message());
   }
   absl::StatusOr<Base> base = OpenTmpBase(inputs, create);
-  if (base.ok() || absl::IsNotFound(base.status())) return base;
+  if (base.ok()) return base;
   return absl::Status(
       base.status().code(),
       absl::StrCat("no runtime directory: ", absl::StrJoin(passed_over, "; "),
@@ -81,8 +82,38 @@ absl::StatusOr<RuntimeDir> RuntimeDir::Open(const RuntimeDirInputs& inputs,
                                 inputs.euid);
   if (!fd.ok()) return fd.status();
   std::string path = absl::StrCat(base.path, "/", kSubdirectory);
-  return RuntimeDir(std::move(base.path), std::move(path), *std::move(fd),
-                    std::move(passed_over));
+  return RuntimeDir(inputs.euid, std::move(base.path), std::move(path),
+                    *std::move(fd), std::move(passed_over));
+}
+
+absl::StatusOr<RuntimeDir> RuntimeDir::Reopen() const {
+  ZCB_ASSIGN_OR_RETURN(const UniqueFd base, OpenPrivateDir(base_, owner_));
+  ZCB_ASSIGN_OR_RETURN(
+      UniqueFd fd,
+      OpenOrCreatePrivateDirAt(base.get(), base_, kSubdirectory, owner_));
+  return RuntimeDir(owner_, base_, path_, std::move(fd), passed_over_);
+}
+
+absl::StatusOr<RuntimeDir> RuntimeDir::FindWorld(
+    absl::string_view world_id) const {
+  ZCB_ASSIGN_OR_RETURN(const UniqueFd worlds,
+                       OpenPrivateDirAt(fd(), path_, kWorlds, owner_));
+  std::string base = Entry(kWorlds);
+  ZCB_ASSIGN_OR_RETURN(UniqueFd world,
+                       OpenPrivateDirAt(worlds.get(), base, world_id, owner_));
+  std::string path = absl::StrCat(base, "/", world_id);
+  return RuntimeDir(owner_, std::move(base), std::move(path), std::move(world),
+                    {});
+}
+
+absl::StatusOr<RuntimeDir> RuntimeDir::OpenOrCreateWorld(
+    absl::string_view world_id) const {
+  ZCB_ASSIGN_OR_RETURN(const UniqueFd worlds,
+                       OpenOrCreatePrivateDirAt(fd(), path_, kWorlds, owner_));
+  ZCB_RETURN_IF_ERROR(
+      OpenOrCreatePrivateDirAt(worlds.get(), Entry(kWorlds), world_id, owner_)
+          .status());
+  return FindWorld(world_id);
 }
 
 absl::StatusOr<RuntimeDir> RuntimeDir::OpenOrCreate(

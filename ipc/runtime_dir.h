@@ -46,6 +46,19 @@ class RuntimeDir {
       const RuntimeDirInputs& inputs);
   static absl::StatusOr<RuntimeDir> Find(const RuntimeDirInputs& inputs);
 
+  // Opens the same path again, and makes the directory where it was removed or
+  // moved away; its base directory must be there. Errors as of OpenOrCreate,
+  // kNotFound for the base.
+  absl::StatusOr<RuntimeDir> Reopen() const;
+
+  // `worlds/<world id>` in this one, with the routes for clients of another
+  // world than the broker's (docs/protocol.md, "Worlds"; ZccacheWorldId).
+  // FindWorld makes nothing: kNotFound where no broker has served that world.
+  // Other errors as above.
+  absl::StatusOr<RuntimeDir> FindWorld(absl::string_view world_id) const;
+  absl::StatusOr<RuntimeDir> OpenOrCreateWorld(
+      absl::string_view world_id) const;
+
   // "/run/user/1000/zcbroker".
   const std::string& path() const { return path_; }
   // "/run/user/1000".
@@ -63,9 +76,10 @@ class RuntimeDir {
   const std::vector<std::string>& passed_over() const { return passed_over_; }
 
  private:
-  RuntimeDir(std::string base, std::string path, UniqueFd fd,
-             std::vector<std::string> passed_over)
-      : base_(std::move(base)),
+  RuntimeDir(std::uint32_t owner, std::string base, std::string path,
+             UniqueFd fd, std::vector<std::string> passed_over)
+      : owner_(owner),
+        base_(std::move(base)),
         path_(std::move(path)),
         fd_(std::move(fd)),
         passed_over_(std::move(passed_over)) {}
@@ -73,6 +87,7 @@ class RuntimeDir {
   static absl::StatusOr<RuntimeDir> Open(const RuntimeDirInputs& inputs,
                                          bool create);
 
+  std::uint32_t owner_;
   std::string base_;
   std::string path_;
   UniqueFd fd_;

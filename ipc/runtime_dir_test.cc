@@ -145,7 +145,12 @@ TEST_F(RuntimeDirTest, FindMakesNothing) {
   EXPECT_EQ(RuntimeDir::Find(inputs_).status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_NE(access(dir_.Entry(Tmp()).c_str(), F_OK), 0);
-  inputs_.xdg_runtime_dir = Make("xdg", 0700);
+  inputs_.xdg_runtime_dir = Make("xdg", 0755);
+  const absl::Status open_to_others = RuntimeDir::Find(inputs_).status();
+  EXPECT_EQ(open_to_others.code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(absl::StrContains(open_to_others.message(), "chmod 700"))
+      << open_to_others;
+  ASSERT_EQ(chmod(dir_.Entry("xdg").c_str(), 0700), 0);
   EXPECT_EQ(RuntimeDir::Find(inputs_).status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_NE(access(dir_.Entry("xdg/zcbroker").c_str(), F_OK), 0);
@@ -162,6 +167,21 @@ TEST_F(RuntimeDirTest, HoldsTheDirectoryThatWasChecked) {
   ASSERT_EQ(rename(dir_.Entry("xdg").c_str(), dir_.Entry("moved").c_str()), 0);
   EXPECT_EQ(mkdirat(found->fd(), "probe", 0700), 0);
   EXPECT_EQ(access(dir_.Entry("moved/zcbroker/probe").c_str(), F_OK), 0);
+}
+
+TEST_F(RuntimeDirTest, ReopensTheSamePathOnly) {
+  inputs_.xdg_runtime_dir = Make("xdg", 0700);
+  const auto found = RuntimeDir::OpenOrCreate(inputs_);
+  ASSERT_TRUE(found.ok());
+  ASSERT_EQ(rmdir(dir_.Entry("xdg/zcbroker").c_str()), 0);
+  const auto again = found->Reopen();
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->path(), found->path());
+  EXPECT_EQ(mkdirat(again->fd(), "probe", 0700), 0);
+  EXPECT_EQ(access(dir_.Entry("xdg/zcbroker/probe").c_str(), F_OK), 0);
+  ASSERT_EQ(rename(dir_.Entry("xdg").c_str(), dir_.Entry("moved").c_str()), 0);
+  EXPECT_EQ(found->Reopen().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(access(dir_.Entry("xdg").c_str(), F_OK), 0);
 }
 
 }  // namespace

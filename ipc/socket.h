@@ -32,6 +32,13 @@ absl::StatusOr<UniqueFd> Connect(const Endpoint& endpoint, Deadline deadline);
 absl::Status WriteAll(const UniqueFd& fd, absl::string_view bytes,
                       Deadline deadline);
 
+// Waits until the peer takes some of `bytes` (not empty) and returns how many
+// it took. Errors: as above, but kDeadlineExceeded means that none were
+// written.
+absl::StatusOr<std::size_t> WriteSome(const UniqueFd& fd,
+                                      absl::string_view bytes,
+                                      Deadline deadline);
+
 // Waits for bytes and reads at most `size` (over 0) of them; 0 means the peer
 // finished. Errors: kAborted (the peer is gone, unread bytes are lost),
 // kDeadlineExceeded (none came).

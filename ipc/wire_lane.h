@@ -4,7 +4,10 @@
 #ifndef ZCBROKER_IPC_WIRE_LANE_H_
 #define ZCBROKER_IPC_WIRE_LANE_H_
 
+#include <cstdint>
+
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 
 namespace zcbroker::ipc {
 
@@ -29,6 +32,31 @@ constexpr absl::string_view WireLaneName(WireLane lane) {
       return "opaque";
   }
   return "opaque";
+}
+
+// The number of zcbroker.v1.WireLane, for files and messages of programs that
+// do not link that enumeration.
+constexpr std::uint32_t WireLaneNumber(WireLane lane) {
+  switch (lane) {
+    case WireLane::kBincodeV15:
+      return 1;
+    case WireLane::kProstV16:
+      return 2;
+    case WireLane::kFrameV1:
+      return 3;
+    case WireLane::kOpaque:
+      return 4;
+  }
+  return 0;
+}
+
+// Nothing for a lane of a later version.
+inline absl::optional<WireLane> WireLaneFromNumber(std::uint32_t number) {
+  for (const WireLane lane : {WireLane::kBincodeV15, WireLane::kProstV16,
+                              WireLane::kFrameV1, WireLane::kOpaque}) {
+    if (WireLaneNumber(lane) == number) return lane;
+  }
+  return absl::nullopt;
 }
 
 }  // namespace zcbroker::ipc

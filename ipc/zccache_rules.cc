@@ -52,9 +52,9 @@ bool CacheRootCarriesVersion(absl::string_view version) {
   return IsAtLeast(version, "1.12.7");
 }
 
-absl::optional<std::string> NonEmpty(const ZccacheInputs& inputs,
+absl::optional<std::string> NonEmpty(const EnvironmentLookup& environment,
                                      absl::string_view name) {
-  absl::optional<std::string> value = inputs.environment(name);
+  absl::optional<std::string> value = environment(name);
   if (value.has_value() && value->empty()) return absl::nullopt;
   return value;
 }
@@ -97,7 +97,7 @@ std::string VersionedCacheRoot(const ZccacheInputs& inputs,
 std::string UnixEndpoint(const ZccacheInputs& inputs, absl::string_view version,
                          Os os) {
   const std::string tail = NameTail(inputs, version);
-  if (NonEmpty(inputs, "ZCCACHE_CACHE_DIR").has_value()) {
+  if (NonEmpty(inputs.environment, "ZCCACHE_CACHE_DIR").has_value()) {
     const std::string root = VersionedCacheRoot(inputs, version, os);
     std::string direct = Join(root, absl::StrCat("daemon", tail, ".sock"));
     if (direct.size() <= kMaxDirectPath) return direct;
@@ -117,7 +117,7 @@ std::string UnixEndpoint(const ZccacheInputs& inputs, absl::string_view version,
 std::string WindowsEndpoint(const ZccacheInputs& inputs,
                             absl::string_view version) {
   const std::string base =
-      NonEmpty(inputs, "ZCCACHE_CACHE_DIR").has_value()
+      NonEmpty(inputs.environment, "ZCCACHE_CACHE_DIR").has_value()
           ? PathId16(VersionedCacheRoot(inputs, version, Os::kWindows),
                      Os::kWindows)
           : SanitizePipeUser(
@@ -189,15 +189,18 @@ std::string SanitizePipeUser(absl::string_view raw) {
   return Shortened(Replaced(trimmed), trimmed);
 }
 
+std::string ZccacheCacheRootText(const EnvironmentLookup& environment) {
+  absl::optional<std::string> root = NonEmpty(environment, "ZCCACHE_CACHE_DIR");
+  if (root.has_value()) return *std::move(root);
+  absl::optional<std::string> home = NonEmpty(environment, "HOME");
+  if (!home.has_value()) home = NonEmpty(environment, "USERPROFILE");
+  return Join(home.value_or("."), ".zccache");
+}
+
 std::string ZccacheCacheRoot(const ZccacheInputs& inputs, Os os) {
-  absl::optional<std::string> root = NonEmpty(inputs, "ZCCACHE_CACHE_DIR");
-  if (!root.has_value()) {
-    absl::optional<std::string> home = NonEmpty(inputs, "HOME");
-    if (!home.has_value()) home = NonEmpty(inputs, "USERPROFILE");
-    root = Join(home.value_or("."), ".zccache");
-  }
-  if (!IsAbsolute(*root, os)) root = Join(inputs.cwd, *root);
-  return LexicallyNormal(*root, os);
+  std::string root = ZccacheCacheRootText(inputs.environment);
+  if (!IsAbsolute(root, os)) root = Join(inputs.cwd, root);
+  return LexicallyNormal(root, os);
 }
 
 std::string ZccacheDefaultEndpoint(const ZccacheInputs& inputs,
@@ -218,6 +221,12 @@ ZccacheWorld ResolveZccacheWorld(const ZccacheInputs& inputs, Os os) {
   const std::string ns = Namespace(inputs);
   return ZccacheWorld{ZccacheCacheRoot(inputs, os),
                       ns.empty() ? "default" : ns};
+}
+
+std::string ZccacheWorldId(const ZccacheWorld& world) {
+  const std::string both = absl::StrCat(
+      world.cache_root, absl::string_view("\0", 1), world.daemon_namespace);
+  return absl::StrCat(absl::Hex(Fnv64(both), absl::kZeroPad16));
 }
 
 const std::vector<std::string>& ZccacheWorldVariables() {

@@ -40,6 +40,9 @@ struct ZccacheInputs {
   std::string cwd;                // absolute; relative cache roots join it
 };
 
+// Where the cache root comes from, as it is in the environment: equal texts in
+// one working directory mean one root. Relative where the inputs are.
+std::string ZccacheCacheRootText(const EnvironmentLookup& environment);
 // ZCCACHE_CACHE_DIR if not empty, else $HOME/.zccache (USERPROFILE without
 // HOME, "." without either); absolute and normal where the inputs are. Without
 // the version that 1.12.7 and later append. ZCCACHE_COLOCATE matters only on
@@ -69,6 +72,10 @@ struct ZccacheWorld {
 };
 
 ZccacheWorld ResolveZccacheWorld(const ZccacheInputs& inputs, Os os = HostOs());
+
+// Names a world in paths: 16 lowercase hexadecimal digits, Fnv64 of both parts
+// with a NUL between them.
+std::string ZccacheWorldId(const ZccacheWorld& world);
 
 // The variables the functions above read: what to take from another process's
 // environment to know its world.

@@ -17,36 +17,37 @@
 namespace zcbroker::ipc {
 namespace {
 
-constexpr char kLeaf[] = "broker.lock";
-
 bool IsNamed(int dir_fd, int fd) {
   struct stat open_file;
   struct stat named_file;
   return fstat(fd, &open_file) == 0 &&
-         fstatat(dir_fd, kLeaf, &named_file, AT_SYMLINK_NOFOLLOW) == 0 &&
+         fstatat(dir_fd, kInstanceLockLeaf, &named_file, AT_SYMLINK_NOFOLLOW) ==
+             0 &&
          open_file.st_dev == named_file.st_dev &&
          open_file.st_ino == named_file.st_ino;
 }
 
 absl::StatusOr<UniqueFd> OpenLockFile(const RuntimeDir& dir) {
-  UniqueFd fd(
-      openat(dir.fd(), kLeaf, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd fd(openat(dir.fd(), kInstanceLockLeaf,
+                     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd) return fd;
   if (errno == ELOOP) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(dir.Entry(kLeaf), " is a symbolic link; remove it"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        dir.Entry(kInstanceLockLeaf), " is a symbolic link; remove it"));
   }
-  return absl::ErrnoToStatus(errno, absl::StrCat("open ", dir.Entry(kLeaf)));
+  return absl::ErrnoToStatus(
+      errno, absl::StrCat("open ", dir.Entry(kInstanceLockLeaf)));
 }
 
 absl::Status HeldBy(const UniqueFd& fd, const RuntimeDir& dir) {
   const absl::StatusOr<std::string> text =
-      ReadSmallFd(fd.get(), dir.Entry(kLeaf), 64);
+      ReadSmallFd(fd.get(), dir.Entry(kInstanceLockLeaf), 64);
   const std::string pid =
       text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : "";
-  return absl::AlreadyExistsError(absl::StrCat(
-      "another broker runs here, process ",
-      pid.empty() ? "unknown" : Printable(pid), " (", dir.Entry(kLeaf), ")"));
+  return absl::AlreadyExistsError(
+      absl::StrCat("another broker runs here, process ",
+                   pid.empty() ? "unknown" : Printable(pid), " (",
+                   dir.Entry(kInstanceLockLeaf), ")"));
 }
 
 absl::Status WritePid(const UniqueFd& fd, const RuntimeDir& dir) {
@@ -54,7 +55,8 @@ absl::Status WritePid(const UniqueFd& fd, const RuntimeDir& dir) {
   if (ftruncate(fd.get(), 0) != 0 ||
       pwrite(fd.get(), text.data(), text.size(), 0) !=
           static_cast<ssize_t>(text.size())) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("write ", dir.Entry(kLeaf)));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("write ", dir.Entry(kInstanceLockLeaf)));
   }
   return absl::OkStatus();
 }
@@ -73,15 +75,15 @@ absl::StatusOr<InstanceLock> InstanceLock::TryAcquire(const RuntimeDir& dir) {
     } while (result != 0 && errno == EINTR);
     if (result != 0 && errno == EWOULDBLOCK) return HeldBy(fd, dir);
     if (result != 0) {
-      return absl::ErrnoToStatus(errno,
-                                 absl::StrCat("lock ", dir.Entry(kLeaf)));
+      return absl::ErrnoToStatus(
+          errno, absl::StrCat("lock ", dir.Entry(kInstanceLockLeaf)));
     }
     if (!IsNamed(own_dir.get(), fd.get())) continue;
     ZCB_RETURN_IF_ERROR(WritePid(fd, dir));
     return InstanceLock(std::move(own_dir), std::move(fd));
   }
-  return absl::AbortedError(
-      absl::StrCat(dir.Entry(kLeaf), " is being replaced again and again"));
+  return absl::AbortedError(absl::StrCat(dir.Entry(kInstanceLockLeaf),
+                                         " is being replaced again and again"));
 }
 
 bool InstanceLock::StillHeld() const {

@@ -12,8 +12,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/deadline.h"
 #include "ipc/listener.h"
 #include "ipc/platform/socket_address.h"
+#include "ipc/socket.h"
 #include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {
@@ -64,6 +66,11 @@ absl::StatusOr<Endpoint> BindTemporary(int fd, const std::string& path) {
   }
   return absl::UnavailableError(
       absl::StrCat("bind ", path, ": no temporary name was free"));
+}
+
+std::string HiddenName(const std::string& path) {
+  const std::size_t leaf = path.rfind('/') + 1;
+  return absl::StrCat(path.substr(0, leaf), ".zcb-hidden-", path.substr(leaf));
 }
 
 absl::Status BadDescriptor(absl::string_view why) {
@@ -124,6 +131,8 @@ absl::StatusOr<Listener> Listener::Bind(const Endpoint& endpoint) {
     unlink(temporary.path().c_str());
     return status;
   }
+  // Of one that died while its name was hidden.
+  unlink(HiddenName(path).c_str());
   return Listener(endpoint, *identity, std::move(fd));
 }
 
@@ -142,6 +151,65 @@ absl::StatusOr<Listener> Listener::Adopt(UniqueFd fd) {
   absl::StatusOr<FileIdentity> found = IdentifyFile(endpoint.path());
   if (found.ok()) identity = *found;
   return Listener(std::move(endpoint), identity, std::move(fd));
+}
+
+absl::StatusOr<Listener> Listener::Resume(const Endpoint& endpoint,
+                                          UniqueFd fd) {
+  ZCB_ASSIGN_OR_RETURN(Listener listener, Adopt(std::move(fd)));
+  const std::string hidden = HiddenName(endpoint.path());
+  if (absl::IsNotFound(IdentifyFile(endpoint.path()).status())) {
+    // It may have been hidden when its process died.
+    rename(hidden.c_str(), endpoint.path().c_str());
+  }
+  ZCB_ASSIGN_OR_RETURN(const FileIdentity identity,
+                       IdentifyFile(endpoint.path()));
+  absl::StatusOr<UniqueFd> connection =
+      Connect(endpoint, Deadline::After(absl::ZeroDuration()));
+  // A full backlog is somebody's who serves; nobody but us held it.
+  if (!absl::IsDeadlineExceeded(connection.status())) {
+    sockaddr_un peer = {};
+    socklen_t size = sizeof(peer);
+    if (!connection.ok() ||
+        getpeername(connection->get(), reinterpret_cast<sockaddr*>(&peer),
+                    &size) != 0 ||
+        listener.endpoint_.path() != peer.sun_path) {
+      return absl::AbortedError(
+          absl::StrCat(endpoint.path(), " leads to another socket by now"));
+    }
+  }
+  listener.endpoint_ = endpoint;
+  listener.identity_ = identity;
+  return listener;
+}
+
+bool Listener::HasItsName() const {
+  const absl::StatusOr<FileIdentity> found = IdentifyFile(endpoint_.path());
+  return found.ok() && identity_.has_value() && *found == *identity_;
+}
+
+absl::Status Listener::Hide() const {
+  const std::string& path = endpoint_.path();
+  if (!HasItsName()) {
+    return absl::AbortedError(
+        absl::StrCat(path, " leads to another socket by now"));
+  }
+  if (rename(path.c_str(), HiddenName(path).c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("rename ", path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Listener::Show() const {
+  const std::string& path = endpoint_.path();
+  const std::string hidden = HiddenName(path);
+  // Never over somebody who came meanwhile.
+  if (link(hidden.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    unlink(hidden.c_str());
+    return absl::ErrnoToStatus(error, absl::StrCat("link ", path));
+  }
+  unlink(hidden.c_str());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<absl::optional<UniqueFd>> Listener::Accept() const {

@@ -24,10 +24,18 @@ absl::StatusOr<PeerIdentity> PeerOf(const UniqueFd& fd) {
 }
 
 absl::Status CheckPeerIsUs(const UniqueFd& fd) {
+  return CheckPeerIsOurProcess(fd, 0);
+}
+
+absl::Status CheckPeerIsOurProcess(const UniqueFd& fd, int pid) {
   ZCB_ASSIGN_OR_RETURN(const PeerIdentity peer, PeerOf(fd));
-  if (peer.uid == geteuid()) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(
-      "the other end belongs to uid ", peer.uid, ", not to ", geteuid()));
+  if (peer.uid != geteuid()) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "the other end belongs to uid ", peer.uid, ", not to ", geteuid()));
+  }
+  if (pid == 0 || peer.pid == 0 || peer.pid == pid) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the other end is process ", peer.pid, ", not process ", pid));
 }
 
 }  // namespace zcbroker::ipc

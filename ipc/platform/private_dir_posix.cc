@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "ipc/private_dir.h"
+#include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {
 namespace {
@@ -91,6 +92,20 @@ absl::StatusOr<UniqueFd> OpenOrCreatePrivateDirAt(int parent_fd,
     return absl::ErrnoToStatus(errno, absl::StrCat("chmod ", path));
   }
   return Checked(std::move(fd), path, owner);
+}
+
+absl::Status MakeDirectories(const std::string& path) {
+  if (path.empty() || mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) {
+    return absl::OkStatus();
+  }
+  if (errno != ENOENT) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("make ", path));
+  }
+  ZCB_RETURN_IF_ERROR(MakeDirectories(path.substr(0, path.rfind('/'))));
+  if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) {
+    return absl::OkStatus();
+  }
+  return absl::ErrnoToStatus(errno, absl::StrCat("make ", path));
 }
 
 }  // namespace zcbroker::ipc

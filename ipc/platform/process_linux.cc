@@ -86,8 +86,7 @@ bool IsAlive(const ProcessIdentity& identity) {
   const absl::StatusOr<ProcessStat> stat = ReadProcessStat(identity.pid);
   if (!stat.ok() || stat->start_time != identity.start_time) return false;
   const absl::StatusOr<std::string> boot_id = BootId();
-  return boot_id.ok() && *boot_id == identity.boot_id && stat->state != 'Z' &&
-         stat->state != 'X';
+  return boot_id.ok() && *boot_id == identity.boot_id && !stat->ended();
 }
 
 absl::Status SendSignal(const UniqueFd& pidfd, int signal) {
@@ -117,6 +116,10 @@ absl::StatusOr<std::map<std::string, std::string>> ReadEnvironment(
     }
   }
   return found;
+}
+
+absl::StatusOr<std::string> WaitChannel(int pid) {
+  return ReadProcFile(pid, "wchan", kMaxStatBytes);
 }
 
 absl::StatusOr<std::string> MountNamespace(int pid) {

@@ -128,20 +128,14 @@ absl::StatusOr<UniqueFd> Connect(const Endpoint& endpoint, Deadline deadline) {
   return fd;
 }
 
-absl::Status WriteAll(const UniqueFd& fd, absl::string_view bytes,
-                      Deadline deadline) {
-  while (!bytes.empty()) {
+absl::StatusOr<std::size_t> WriteSome(const UniqueFd& fd,
+                                      absl::string_view bytes,
+                                      Deadline deadline) {
+  for (;;) {
     const bool last_look = deadline.Expired();
     const ssize_t n =
         send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n >= 0) {
-      bytes.remove_prefix(static_cast<std::size_t>(n));
-      if (last_look && !bytes.empty()) {
-        return absl::DeadlineExceededError(
-            "write: the peer did not take all of it in time");
-      }
-      continue;
-    }
+    if (n >= 0) return static_cast<std::size_t>(n);
     if (errno == EINTR) continue;
     if (PeerIsGone(errno)) {
       return absl::AbortedError("write: the peer closed the connection");
@@ -153,6 +147,19 @@ absl::Status WriteAll(const UniqueFd& fd, absl::string_view bytes,
       return absl::DeadlineExceededError("write: the peer does not read");
     }
     ZCB_RETURN_IF_ERROR(Wait(fd.get(), POLLOUT, deadline));
+  }
+}
+
+absl::Status WriteAll(const UniqueFd& fd, absl::string_view bytes,
+                      Deadline deadline) {
+  while (!bytes.empty()) {
+    const bool last_look = deadline.Expired();
+    ZCB_ASSIGN_OR_RETURN(const std::size_t n, WriteSome(fd, bytes, deadline));
+    bytes.remove_prefix(n);
+    if (last_look && !bytes.empty()) {
+      return absl::DeadlineExceededError(
+          "write: the peer did not take all of it in time");
+    }
   }
   return absl::OkStatus();
 }

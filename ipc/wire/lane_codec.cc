@@ -13,6 +13,7 @@
 #include "ipc/status_macros.h"
 #include "ipc/wire/bincode.h"
 #include "ipc/wire/content_check.h"
+#include "ipc/wire/little_endian.h"
 #include "ipc/wire_lane.h"
 #include "proto/running_process/broker_v1.pb.h"
 #include "proto/zccache/v1/zccache.pb.h"
@@ -27,21 +28,6 @@ using zccache::v1::Response;
 constexpr size_t kLengthBytes = 4;
 constexpr size_t kLengthAndVersionBytes = 8;
 constexpr size_t kVersionBytes = 4;
-
-// REQUIRES: offset + 4 <= bytes.size().
-uint32_t LittleEndian32(absl::string_view bytes, size_t offset) {
-  uint32_t value = 0;
-  for (size_t i = 4; i-- > 0;) {
-    value = value << 8 | static_cast<uint8_t>(bytes[offset + i]);
-  }
-  return value;
-}
-
-void AppendLittleEndian32(uint32_t value, std::string* out) {
-  for (int shift = 0; shift < 32; shift += 8) {
-    out->push_back(static_cast<char>(value >> shift & 0xff));
-  }
-}
 
 absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(

@@ -34,6 +34,10 @@ constexpr RefusalTraits kRefusals[] = {
      0, Retry::kNo, 12},
     {v1::REFUSAL_LANE_UNSUPPORTED, "LANE_UNSUPPORTED",
      StatusCode::kFailedPrecondition, 1, Retry::kNo, 13},
+    {v1::REFUSAL_BACKEND_EXISTS, "BACKEND_EXISTS", StatusCode::kAlreadyExists,
+     0, Retry::kNo, 14},
+    {v1::REFUSAL_REGISTRATION_INVALID, "REGISTRATION_INVALID",
+     StatusCode::kFailedPrecondition, 0, Retry::kNo, 15},
 };
 
 }  // namespace
