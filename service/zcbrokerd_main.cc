@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
@@ -16,28 +17,35 @@
 #include "absl/types/optional.h"
 #include "asio/io_context.hpp"
 #include "asio/post.hpp"
-#include "asio/signal_set.hpp"
 #include "asio/steady_timer.hpp"
 #include "google/protobuf/stubs/logging.h"
 #include "google/protobuf/util/json_util.h"
+#include "ipc/breaker.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/environment.h"
 #include "ipc/instance_lock.h"
+#include "ipc/keeper_channel.h"
 #include "ipc/listener.h"
 #include "ipc/private_dir.h"
 #include "ipc/runtime_dir.h"
 #include "ipc/socket.h"
+#include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
 #include "service/framed/framed_adapter.h"
+#include "service/hand_over.h"
+#include "service/host/awake_loop.h"
 #include "service/host/catalog_loader.h"
+#include "service/host/descriptors.h"
 #include "service/host/framed_names.h"
 #include "service/host/front_door.h"
 #include "service/host/host.h"
+#include "service/host/keeper_line.h"
 #include "service/host/log.h"
+#include "service/host/place.h"
 #include "service/host/reaper.h"
 #include "service/host/service_manager.h"
-#include "service/host/spawn.h"
+#include "service/host/signal_watch.h"
 #include "service/host/worlds.h"
 #include "service/rpc/on_demand_server.h"
 
@@ -45,17 +53,26 @@ namespace zcbroker::service {
 namespace {
 
 // docs/operations.md, "Exit statuses".
-enum ExitCode { kOk = 0, kFailure = 1, kUsage = 2, kAlreadyRunning = 14 };
+enum ExitCode {
+  kOk = 0,
+  kFailure = 1,
+  kUsage = 2,
+  kAlreadyRunning = 14,
+  kHandedOver = 15
+};
 
 // How long the last answers have to leave.
 constexpr std::chrono::milliseconds kFlushPause(5);
 constexpr std::chrono::milliseconds kFlushPatience(500);
+constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 
 struct Flags {
   std::string config_dir;
+  std::string policy_file;
   std::string log_level = "info";
   bool allow_root = false;
   bool check = false;
+  bool no_claim = false;
 };
 
 std::string WorkingDirectory() {
@@ -106,6 +123,10 @@ DefinitionSources Sources(const Flags& flags,
                             : absl::StrCat(config, "/running-process/services");
   const auto path = env.find("PATH");
   if (path != env.end()) sources.path = path->second;
+  if (!flags.policy_file.empty()) {
+    sources.policy_file = flags.policy_file;
+    sources.policy_owner = geteuid();
+  }
   for (const auto& [name, value] : env) {
     sources.environment.push_back(absl::StrCat(name, "=", value));
   }
@@ -117,7 +138,10 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
   options.surroundings.environment = WholeEnvironment();
   const auto& env = options.surroundings.environment;
   options.surroundings.cwd = WorkingDirectory();
+  options.surroundings.runtime = &runtime;
   options.surroundings.backends_dir = runtime.Entry("backends");
+  options.served_uid = geteuid();
+  options.claim = !flags.no_claim;
   options.surroundings.log_dir = absl::StrCat(
       BaseDirectory(env, "XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
   options.world = OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
@@ -138,7 +162,22 @@ struct BrokerSocket {
 };
 
 // The broker's socket: inherited, else bound where nobody answers.
-absl::StatusOr<BrokerSocket> Listen(const ipc::RuntimeDir& runtime) {
+absl::StatusOr<BrokerSocket> Listen(const ipc::RuntimeDir& runtime,
+                                    std::vector<ipc::HeldSocket>& held) {
+  for (ipc::HeldSocket& socket : held) {
+    const bool ours = socket.name == runtime.broker_socket();
+    if (!ours && !socket.from_service_manager) continue;
+    absl::StatusOr<ipc::Endpoint> endpoint = ipc::Endpoint::Parse(socket.name);
+    if (!endpoint.ok()) continue;
+    absl::StatusOr<ipc::Listener> listener =
+        socket.from_service_manager
+            ? ipc::Listener::Adopt(std::move(socket.fd))
+            : ipc::Listener::Resume(*endpoint, std::move(socket.fd));
+    if (listener.ok()) {
+      return BrokerSocket{*std::move(listener), socket.from_service_manager};
+    }
+    LogWarning(std::string(listener.status().message()));
+  }
   absl::StatusOr<absl::optional<ipc::Listener>> inherited = InheritedListener();
   if (!inherited.ok()) return inherited.status();
   if (inherited->has_value()) {
@@ -174,34 +213,61 @@ void StopWhenFlushed(asio::io_context& loop, asio::steady_timer& timer,
 }
 
 int Serve(const Flags& flags) {
+  // The keeper does not tell a broker that a signal ended on its way from one
+  // that cannot start.
+  BlockSignals({SIGTERM, SIGINT, SIGHUP, SIGUSR2});
   RaiseDescriptorLimit();
   signal(SIGPIPE, SIG_IGN);
   absl::StatusOr<ipc::RuntimeDir> runtime = ipc::RuntimeDir::OpenOrCreate(
       ipc::HostRuntimeDirInputs(ipc::HostEnvironment()));
   if (!runtime.ok()) return Fail(kFailure, runtime.status().message());
-  const absl::StatusOr<ipc::InstanceLock> lock =
+  absl::StatusOr<ipc::InstanceLock> lock =
       ipc::InstanceLock::TryAcquire(*runtime);
   if (!lock.ok()) {
     return Fail(
         absl::IsAlreadyExists(lock.status()) ? kAlreadyRunning : kFailure,
         lock.status().message());
   }
-  absl::StatusOr<BrokerSocket> bound = Listen(*runtime);
+  absl::StatusOr<absl::optional<ipc::KeeperChannel>> channel =
+      ipc::KeeperChannel::FromEnvironment();
+  if (!channel.ok()) return Fail(kFailure, channel.status().message());
+  std::vector<ipc::HeldSocket> held;
+  if (channel->has_value()) {
+    absl::StatusOr<std::vector<ipc::HeldSocket>> taken =
+        (*channel)->TakeHeld(ipc::Deadline::After(kKeeperPatience));
+    if (!taken.ok()) return Fail(kFailure, taken.status().message());
+    held = *std::move(taken);
+  }
+  absl::StatusOr<BrokerSocket> bound = Listen(*runtime, held);
   if (!bound.ok()) {
     return Fail(
         absl::IsAlreadyExists(bound.status()) ? kAlreadyRunning : kFailure,
         bound.status().message());
   }
   const bool inherited = bound->inherited;
+  const bool kept = channel->has_value();
+  const pid_t keeper_pid = getppid();
   const absl::Status backends =
       ipc::OpenOrCreatePrivateDirAt(runtime->fd(), runtime->path(), "backends",
                                     geteuid())
           .status();
   if (!backends.ok()) return Fail(kFailure, backends.message());
 
+  if (const absl::Status forgotten = ipc::RemoveBreaker(*runtime);
+      !forgotten.ok()) {
+    LogWarning(std::string(forgotten.message()));
+  }
   HostOptions options = MakeOptions(flags, *runtime);
+  if (options.claim && !channel->has_value()) {
+    // If we were killed, our sockets there would lead nowhere while the daemon
+    // behind them keeps its clients from starting another.
+    options.claim = false;
+    LogInfo(
+        "no keeper: services' own endpoints lead to their daemons, not "
+        "through the relay; start zcbroker-keeper for that");
+  }
   const auto xdg = options.surroundings.environment.find("XDG_RUNTIME_DIR");
-  const FramedNames names(
+  FramedNames names(
       bound->listener.endpoint(),
       xdg != options.surroundings.environment.end() ? xdg->second : "");
   options.endpoint = bound->listener.endpoint().path();
@@ -218,19 +284,56 @@ int Serve(const Flags& flags) {
   // One thread runs it; others only post.
   asio::io_context loop(1);
   Reaper reaper(loop);
-  Host host(loop, reaper, std::move(options));
+  const std::unique_ptr<KeeperLine> keeper =
+      KeeperLine::Create(loop, *std::move(channel));
+  if (!inherited) {
+    keeper->Hold(bound->listener.endpoint().path(), bound->listener.fd());
+  }
+  std::map<std::string, ipc::UniqueFd> held_by_path;
+  for (ipc::HeldSocket& socket : held) {
+    if (socket.fd) held_by_path[socket.name] = std::move(socket.fd);
+  }
+  Host host(loop, reaper, *keeper, std::move(options), std::move(held_by_path));
   FramedAdapter framed(host, WorldOfProcess);
-  OnDemandServer rpc(host);
+  OnDemandServer rpc(host,
+                     [] { return RoomForDescriptors(kDescriptorsOfStart); });
   const std::string endpoint = bound->listener.endpoint().path();
   const std::unique_ptr<FrontDoor> door =
       FrontDoor::Create(loop, std::move(bound->listener), geteuid(),
                         FrontDoorLimits(), framed, rpc, host.counters());
   asio::steady_timer flush(loop);
   host.SetConnectionCounter([&] { return door->connections(); });
+  host.SetConnectedCheck([&](int pid) { return door->SpeaksGrpc(pid); });
+  host.OnLimits(
+      [&](const ConnectionLimits& limits) { door->SetLimits(limits); });
+  int status = kOk;
+  PlaceEvents place_events;
+  place_events.has_its_name = [&] { return door->HasItsName(); };
+  place_events.rebound = [&](ipc::Listener listener) {
+    keeper->Hold(listener.endpoint().path(), listener.fd());
+    door->MoveTo(std::move(listener));
+  };
+  place_events.directory_restored = [&] { host.RestoreFiles(); };
+  place_events.lost = [&](const absl::Status& why) {
+    LogError(absl::StrCat("withdrawing: ", std::string(why.message())));
+    const bool taken = absl::IsAlreadyExists(why);
+    status = taken ? kAlreadyRunning : kFailure;
+    // The other broker goes on with our backends, or nobody can find them.
+    host.Stop(/*stop_backends=*/!taken);
+  };
+  std::unique_ptr<Place> place = Place::Watch(
+      loop, *runtime, *lock, names, !inherited, std::move(place_events));
+  HandOver hand_over(
+      loop, host, *door, rpc, *keeper,
+      kept ? absl::make_optional(keeper_pid) : absl::nullopt,
+      /*release_place=*/[&] { place.reset(); },
+      /*release_lock=*/[&] { lock = absl::CancelledError("handed over"); });
   host.OnStopping([&] {
+    place.reset();
     NotifyServiceManager("STOPPING=1");
     door->Close();
-    if (inherited) return;
+    // The successor has the socket from the keeper, and its name.
+    if (inherited || hand_over.given()) return;
     door->RemoveName();
     // Where the lock is lost, another broker has the place and the names.
     if (lock->StillHeld()) names.Remove();
@@ -244,27 +347,26 @@ int Serve(const Flags& flags) {
     });
   });
 
-  asio::signal_set end_signals(loop, SIGTERM, SIGINT);
-  end_signals.async_wait([&](const asio::error_code& error, int) {
-    if (!error) host.Stop(/*stop_backends=*/false);
-  });
-  asio::signal_set reload_signal(loop, SIGHUP);
-  std::function<void()> wait_for_reload = [&] {
-    reload_signal.async_wait([&](const asio::error_code& error, int) {
-      if (error) return;
-      host.ReloadDefinitions([](const v1::ReloadDefinitionsResponse&) {});
-      wait_for_reload();
-    });
-  };
-  wait_for_reload();
+  const SignalWatch signals(
+      loop, {SIGTERM, SIGINT, SIGHUP, SIGUSR2}, [&](int received) {
+        if (received == SIGHUP) {
+          if (hand_over.given()) return;
+          host.ReloadDefinitions([](const v1::ReloadDefinitionsResponse&) {});
+        } else if (received == SIGUSR2) {
+          hand_over.Begin();
+        } else {
+          host.Stop(/*stop_backends=*/false);
+        }
+      });
 
   host.Start();
   door->Open();
   LogInfo(absl::StrCat("zcbrokerd ", kVersion, " serves ", endpoint));
   NotifyServiceManager("READY=1");
-  loop.run();
+  keeper->Ready();
+  RunAwake(loop);
   LogInfo("stopped");
-  return kOk;
+  return hand_over.given() ? kHandedOver : status;
 }
 
 // Reads definitions and binaries as the broker would, and prints what came of
@@ -285,6 +387,9 @@ int Check(const Flags& flags) {
     }
     for (const v1::Problem& problem : catalog.problems) {
       *response.add_problems() = problem;
+    }
+    for (const v1::Setting& setting : catalog.settings) {
+      *response.add_settings() = setting;
     }
     loop.stop();
   });
@@ -308,6 +413,9 @@ int Main(int argc, char** argv) {
   app.add_option("--config-dir", flags.config_dir,
                  "where services/<name>.textproto are read from "
                  "(default: $XDG_CONFIG_HOME/zcbroker)");
+  app.add_option("--policy-file", flags.policy_file,
+                 "the managed policy, which may then be yours instead of "
+                 "root's (default: /etc/zcbroker/policy.textproto)");
   app.add_option("--log-level", flags.log_level,
                  "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
@@ -318,10 +426,16 @@ int Main(int argc, char** argv) {
   app.add_flag("--check", flags.check,
                "print what the definitions come to as JSON, and end; status 1 "
                "if any has a mistake");
+  app.add_flag("--no-claim", flags.no_claim,
+               "do not listen where services' own clients look for their "
+               "daemons, whatever the definitions say");
   app.footer(
       "Exit statuses: 0 ended in order; 1 failure; 2 wrong usage; 14 a broker "
-      "runs already.\nSIGHUP reads the definitions again. Inherits LISTEN_FDS, "
-      "reports to NOTIFY_SOCKET.");
+      "runs already,\nor has taken the place; 15 handed over to a successor.\n"
+      "SIGHUP reads policy and definitions again; SIGUSR2, under a keeper, "
+      "hands "
+      "over. "
+      "Inherits\nLISTEN_FDS, reports to NOTIFY_SOCKET.");
   // What peers send is answered and counted, not logged by a library.
   google::protobuf::SetLogHandler(nullptr);
   try {

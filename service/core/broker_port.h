@@ -15,6 +15,15 @@
 
 namespace zcbroker::service {
 
+using LeaseId = NegotiationId;
+
+// A backend by its name. Without a world: of the broker's own.
+struct BackendName {
+  std::string service;
+  std::string version;
+  absl::optional<v1::World> world;
+};
+
 // Thread-safe. Callbacks run on the broker's loop and must not block; each is
 // called exactly once, unless its negotiation was cancelled or the loop has
 // ended.
@@ -37,6 +46,38 @@ class BrokerPort {
   // The caller went away. Its callback may still be called, if the answer was
   // on its way; after the loop has seen the call it is not.
   virtual void Cancel(NegotiationId id) = 0;
+
+  // As Negotiate, for the launcher: an empty version stands for the newest that
+  // speaks an accepted lane, and the answer is what stands beside the named
+  // route.
+  virtual void LookUp(v1::NegotiateRequest request,
+                      std::function<void(LookupOutcome)> done) = 0;
+  // A client saw a backend fail; `deadline` is the caller's.
+  virtual void ReportBackend(v1::ReportBackendRequest report,
+                             absl::optional<Time> deadline,
+                             std::function<void(ReportOutcome)> done) = 0;
+
+  // A backend that started itself: broker.proto, Register. `registered` is
+  // called once, with the route, unless it is refused. `ended` is called once
+  // the lease has ended, which may be before: with the refusal, or with nothing
+  // where the backend has ended or has given it up. Its route is gone by then,
+  // unless the broker goes.
+  virtual LeaseId Register(
+      v1::RegisterRequest request,
+      std::function<void(v1::RegisterResponse)> registered,
+      std::function<void(absl::optional<Refused>)> ended) = 0;
+  // The backend gives it up, or is out of sight. `ended` follows, if it has not
+  // been called.
+  virtual void EndLease(LeaseId id) = 0;
+
+  // Have a backend started, or ended at once, or when nothing is in flight:
+  // admin.proto. `deadline` is the caller's.
+  virtual void StartBackend(BackendName name, absl::optional<Time> deadline,
+                            std::function<void(BackendOutcome)> done) = 0;
+  virtual void StopBackend(BackendName name, absl::optional<Time> deadline,
+                           std::function<void(BackendOutcome)> done) = 0;
+  virtual void DrainBackend(BackendName name, absl::optional<Time> deadline,
+                            std::function<void(BackendOutcome)> done) = 0;
 
   virtual void GetStatus(std::function<void(v1::GetStatusResponse)> done) = 0;
   virtual void ListBackends(

@@ -1,12 +1,10 @@
 #include "service/core/definition.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "ipc/names.h"
 #include "ipc/wire/utf8.h"
@@ -14,6 +12,7 @@
 #include "proto/running_process/broker_v1.pb.h"
 #include "service/core/escape.h"
 #include "service/core/launch.h"
+#include "service/core/mistakes.h"
 
 namespace zcbroker::service {
 namespace {
@@ -21,47 +20,14 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::TextFormat;
 
-constexpr int kMaxBinaries = 64;
 // It is shown in answers, whose strings are.
 constexpr char kNotUtf8[] = "must be UTF-8";
-constexpr int kMaxArguments = 256;
 // Less than the 10 s a caller waits at most, so that it hears why.
 constexpr int64_t kDefaultStartSeconds = 9;
 constexpr int64_t kDefaultGraceSeconds = 5;
 constexpr int64_t kLongestSeconds = 60;
-// The largest text a definition may be; nobody writes one by hand that long.
-constexpr size_t kMaxDefinitionBytes = 1 << 20;
-
-class ErrorList : public google::protobuf::io::ErrorCollector {
- public:
-  ErrorList(absl::string_view file, std::vector<v1::Problem>* problems)
-      : file_(Escape(file)), problems_(problems) {}
-
-  void AddError(int line, int column, const std::string& message) override {
-    v1::Problem problem;
-    // The tokenizer counts from zero, people and editors from one.
-    problem.set_where(absl::StrCat(file_, ":", line + 1, ":", column + 1));
-    problem.set_what(Escape(message));
-    problems_->push_back(std::move(problem));
-  }
-
-  // A mistake at `field`, the `index`-th of it (-1: not repeated).
-  void AddAt(const TextFormat::ParseInfoTree* tree,
-             const google::protobuf::Message& message, const char* field,
-             int index, const std::string& what) {
-    TextFormat::ParseLocation location;
-    if (tree != nullptr) {
-      const FieldDescriptor* descriptor =
-          message.GetDescriptor()->FindFieldByName(field);
-      location = tree->GetLocation(descriptor, index);
-    }
-    AddError(std::max(location.line, 0), std::max(location.column, 0), what);
-  }
-
- private:
-  const std::string file_;
-  std::vector<v1::Problem>* const problems_;
-};
+constexpr int64_t kDefaultIdleSeconds = 3600;
+constexpr int64_t kLongestIdleSeconds = int64_t{30} * 24 * 3600;
 
 bool InRange(const google::protobuf::Duration& duration) {
   if (duration.seconds() < 0 || duration.nanos() < 0) return false;
@@ -71,7 +37,7 @@ bool InRange(const google::protobuf::Duration& duration) {
 }
 
 void CheckBinaries(const v1::ServiceDefinition& definition,
-                   const TextFormat::ParseInfoTree& tree, ErrorList* errors) {
+                   const TextFormat::ParseInfoTree& tree, MistakeList* errors) {
   if (definition.binaries().empty()) {
     errors->AddError(0, 0,
                      "needs at least one: binaries { path: \"/abs/path\" }");
@@ -108,7 +74,7 @@ void CheckBinaries(const v1::ServiceDefinition& definition,
 }
 
 void CheckStart(const v1::ServiceDefinition& definition,
-                const TextFormat::ParseInfoTree& tree, ErrorList* errors) {
+                const TextFormat::ParseInfoTree& tree, MistakeList* errors) {
   if (definition.args_size() > kMaxArguments) {
     errors->AddAt(&tree, definition, "args", kMaxArguments,
                   absl::StrCat("more than ", kMaxArguments, " arguments"));
@@ -149,6 +115,10 @@ void CheckStart(const v1::ServiceDefinition& definition,
     errors->AddAt(&tree, definition, "stop_grace", -1,
                   "must be over 0 s and at most 60 s");
   }
+  if (definition.has_idle_stop() && !IsIdleStop(definition.idle_stop())) {
+    errors->AddAt(&tree, definition, "idle_stop", -1,
+                  "must be 0 s (never), or from 1 s to 30 days");
+  }
 }
 
 void FillFrom(const v1::ServiceDefinition& base,
@@ -168,8 +138,14 @@ void FillFrom(const v1::ServiceDefinition& base,
   if (!definition->has_stop_grace()) {
     *definition->mutable_stop_grace() = base.stop_grace();
   }
+  if (!definition->has_idle_stop()) {
+    *definition->mutable_idle_stop() = base.idle_stop();
+  }
   if (definition->start_contract() == v1::START_CONTRACT_UNSPECIFIED) {
     definition->set_start_contract(base.start_contract());
+  }
+  if (definition->claim() == v1::CLAIM_UNSPECIFIED) {
+    definition->set_claim(base.claim());
   }
 }
 
@@ -179,11 +155,19 @@ v1::ServiceDefinition Defaults() {
   defaults.set_endpoint_rule(v1::ENDPOINT_RULE_NONE);
   defaults.mutable_start_timeout()->set_seconds(kDefaultStartSeconds);
   defaults.mutable_stop_grace()->set_seconds(kDefaultGraceSeconds);
+  defaults.mutable_idle_stop()->set_seconds(kDefaultIdleSeconds);
   defaults.set_start_contract(v1::START_CONTRACT_ARGV_TEMPLATE);
+  defaults.set_claim(v1::CLAIM_OFF);
   return defaults;
 }
 
 }  // namespace
+
+bool IsIdleStop(const google::protobuf::Duration& duration) {
+  if (duration.nanos() < 0 || duration.nanos() >= 1'000'000'000) return false;
+  if (duration.seconds() == 0) return duration.nanos() == 0;
+  return duration.seconds() > 0 && duration.seconds() <= kLongestIdleSeconds;
+}
 
 const v1::ServiceDefinition& BuiltInZccache() {
   static const v1::ServiceDefinition* const definition = [] {
@@ -199,6 +183,7 @@ const v1::ServiceDefinition& BuiltInZccache() {
     idle->set_value("14400");
     built->set_probe(v1::PROBE_ZCCACHE_PING);
     built->set_endpoint_rule(v1::ENDPOINT_RULE_ZCCACHE);
+    built->set_claim(v1::CLAIM_ON);
     return built;
   }();
   return *definition;
@@ -207,18 +192,10 @@ const v1::ServiceDefinition& BuiltInZccache() {
 ParsedDefinition ParseDefinition(absl::string_view text, absl::string_view file,
                                  absl::string_view name) {
   ParsedDefinition parsed;
-  ErrorList errors(file, &parsed.problems);
-  if (text.size() > kMaxDefinitionBytes) {
-    errors.AddError(0, 0, "larger than 1 MiB");
-    return parsed;
-  }
+  MistakeList errors(file, &parsed.problems);
   v1::ServiceDefinition definition;
-  TextFormat::Parser parser;
   TextFormat::ParseInfoTree tree;
-  parser.RecordErrorsTo(&errors);
-  parser.WriteLocationsTo(&tree);
-  parser.SetRecursionLimit(16);
-  if (!parser.ParseFromString(std::string(text), &definition)) return parsed;
+  if (!ParseText(text, &definition, &tree, &errors)) return parsed;
 
   if (const absl::Status status = ipc::CheckServiceName(definition.name());
       !status.ok()) {
@@ -232,6 +209,11 @@ ParsedDefinition ParseDefinition(absl::string_view text, absl::string_view file,
   CheckStart(definition, tree, &errors);
   if (!parsed.problems.empty()) return parsed;
 
+  std::vector<const FieldDescriptor*> fields;
+  v1::ServiceDefinition::GetReflection()->ListFields(definition, &fields);
+  for (const FieldDescriptor* field : fields) {
+    parsed.set_fields.insert(field->name());
+  }
   if (definition.name() == BuiltInZccache().name()) {
     FillFrom(BuiltInZccache(), &definition);
   }
@@ -252,7 +234,7 @@ ParsedDefinition ParseUpstreamDefinition(absl::string_view bytes,
     return parsed;
   };
   running_process::broker::v1::ServiceDefinition upstream;
-  if (bytes.size() > kMaxDefinitionBytes) return refuse("larger than 1 MiB");
+  if (bytes.size() > kMaxTextBytes) return refuse("larger than 1 MiB");
   if (!upstream.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return refuse("is not a running-process ServiceDefinition");
   }

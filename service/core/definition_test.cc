@@ -2,9 +2,11 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/running_process/broker_v1.pb.h"
+#include "service/core/mistakes.h"
 
 namespace zcbroker::service {
 namespace {
@@ -27,6 +29,7 @@ TEST(DefinitionTest, FillsInDefaults) {
   EXPECT_EQ(definition.endpoint_rule(), v1::ENDPOINT_RULE_NONE);
   EXPECT_EQ(definition.start_timeout().seconds(), 9);
   EXPECT_EQ(definition.stop_grace().seconds(), 5);
+  EXPECT_EQ(definition.idle_stop().seconds(), 3600);
   EXPECT_THAT(definition.args(), IsEmpty());
   EXPECT_THAT(LanesOf(definition, definition.binaries(0), "1.2.3"),
               ElementsAre(v1::WIRE_LANE_OPAQUE));
@@ -45,6 +48,34 @@ TEST(DefinitionTest, ZccacheTakesTheRestFromTheBuiltInDefinition) {
   EXPECT_EQ(parsed.definition->endpoint_rule(), v1::ENDPOINT_RULE_ZCCACHE);
   EXPECT_EQ(parsed.definition->start_timeout().seconds(), 20);
   EXPECT_EQ(parsed.definition->env(0).value(), "14400");
+}
+
+TEST(DefinitionTest, HasSoManyBinariesAndArgumentsAndNoMore) {
+  const auto problems = [](int binaries, int arguments) {
+    std::string text = "name: 'demo'\n";
+    for (int i = 0; i < binaries; ++i) {
+      absl::StrAppend(&text, "binaries { path: '/opt/", i, "' version: '1.0.",
+                      i, "' }\n");
+    }
+    for (int i = 0; i < arguments; ++i) absl::StrAppend(&text, "args: 'a'\n");
+    return ParseDefinition(text, kFile, "demo").problems;
+  };
+  EXPECT_THAT(problems(kMaxBinaries - 1, kMaxArguments - 1), IsEmpty());
+  EXPECT_THAT(problems(kMaxBinaries, kMaxArguments), IsEmpty());
+  EXPECT_THAT(problems(kMaxBinaries + 1, 0), SizeIs(1));
+  EXPECT_THAT(problems(1, kMaxArguments + 1), SizeIs(1));
+}
+
+TEST(DefinitionTest, IsSoLongAndNoLonger) {
+  const auto problems = [](size_t bytes) {
+    std::string text =
+        "name: 'demo' binaries { path: '/x' version: '1.0.0' }\n#";
+    text.resize(bytes, 'x');
+    return ParseDefinition(text, kFile, "demo").problems;
+  };
+  EXPECT_THAT(problems(kMaxTextBytes - 1), IsEmpty());
+  EXPECT_THAT(problems(kMaxTextBytes), IsEmpty());
+  EXPECT_THAT(problems(kMaxTextBytes + 1), SizeIs(1));
 }
 
 TEST(DefinitionTest, BytesThatAreNoTextAreToldInText) {
@@ -133,8 +164,27 @@ INSTANTIATE_TEST_SUITE_P(
                 ":3:1", "at most 60 s"},
         Mistake{"NoGrace",
                 "name: 'demo'\nbinaries { path: '/x' }\nstop_grace { }", ":3:1",
-                "over 0 s"}),
+                "over 0 s"},
+        Mistake{"IdleForLessThanASecond",
+                "name: 'demo'\nbinaries { path: '/x' }\n"
+                "idle_stop { nanos: 999999999 }",
+                ":3:1", "from 1 s to 30 days"},
+        Mistake{"IdleForEver",
+                "name: 'demo'\nbinaries { path: '/x' }\n"
+                "idle_stop { seconds: 2592001 }",
+                ":3:1", "from 1 s to 30 days"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(DefinitionTest, IdleStopAtItsLimits) {
+  for (const int seconds : {0, 1, 2592000}) {
+    const ParsedDefinition parsed =
+        ParseDefinition(absl::StrCat("name: 'demo' binaries { path: '/x' } ",
+                                     "idle_stop { seconds: ", seconds, " }"),
+                        "/c/demo.textproto", "demo");
+    ASSERT_TRUE(parsed.definition.has_value()) << seconds;
+    EXPECT_EQ(parsed.definition->idle_stop().seconds(), seconds);
+  }
+}
 
 TEST(DefinitionTest, BinariesAtTheLimit) {
   std::string text = "name: 'demo'\n";

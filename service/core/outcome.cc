@@ -10,7 +10,6 @@ namespace zcbroker::service {
 namespace {
 
 constexpr size_t kMaxEchoedBytes = 64;
-constexpr size_t kMaxEvidenceLines = 40;
 
 std::string Echo(absl::string_view text) {
   return absl::CHexEscape(text.substr(0, kMaxEchoedBytes));

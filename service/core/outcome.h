@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "proto/zcbroker/v1/admin.pb.h"
 #include "proto/zcbroker/v1/broker.pb.h"
 #include "proto/zcbroker/v1/errors.pb.h"
+#include "proto/zcbroker/v1/launcher.pb.h"
 
 namespace zcbroker::service {
 
@@ -23,8 +25,14 @@ struct Refused {
 };
 
 using Outcome = std::variant<v1::NegotiateResponse, Refused>;
+using LookupOutcome = std::variant<v1::RouteInfo, Refused>;
+using BackendOutcome = std::variant<v1::Backend, Refused>;
+using ReportOutcome = std::variant<v1::ReportBackendResponse, Refused>;
 
 // Facts that some refusals carry beside the request's own.
+// docs/operations.md, "Limits": the last ones are kept.
+inline constexpr size_t kMaxEvidenceLines = 40;
+
 struct RefusalFacts {
   std::vector<std::string> installed_versions;
   std::vector<std::string> evidence;  // cut to 40 lines

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/optional.h"
 #include "proto/zcbroker/v1/broker.pb.h"
 #include "proto/zcbroker/v1/definition.pb.h"
 
@@ -18,6 +19,14 @@ namespace zcbroker::service {
 std::vector<std::string> WorldDifferences(const v1::World& ours,
                                           const v1::World& theirs,
                                           v1::EndpointRule rule);
+
+// `theirs` with what it leaves empty taken from `ours`, where this broker can
+// serve it although it differs: a backend can be started with another cache
+// root or namespace, not in another mount namespace. Nothing where the mount
+// namespaces differ, or where a part is no text that a client makes (the root
+// is absolute and normal, the namespace sanitized).
+absl::optional<v1::World> ServableWorld(const v1::World& ours,
+                                        const v1::World& theirs);
 
 }  // namespace zcbroker::service
 

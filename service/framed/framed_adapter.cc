@@ -74,6 +74,10 @@ void FramedAdapter::Handle(absl::string_view body,
     HandleAdmin(*frame, reply);
     return;
   }
+  if (frame->payload_protocol() == ipc::kLauncherProtocol) {
+    HandleLauncher(*frame, std::move(reply));
+    return;
+  }
   const ipc::FrameFault fault = ipc::CheckEnvelope(
       *frame, upstream::FRAME_KIND_REQUEST, ipc::kControlProtocol);
   if (fault != ipc::FrameFault::kNone) {
@@ -142,6 +146,84 @@ std::string FramedAdapter::EncodeOutcome(const upstream::Frame& frame,
       keepalive_secs == 0 ? kDefaultKeepaliveSecs : keepalive_secs);
   negotiated.set_connection_id(next_connection_id_++);
   return BytesOr(ipc::EncodeHelloReply(frame, negotiated));
+}
+
+void FramedAdapter::HandleLauncher(const upstream::Frame& frame, Reply reply) {
+  v1::LauncherRequest request;
+  if (ipc::CheckEnvelope(frame, upstream::FRAME_KIND_REQUEST,
+                         ipc::kLauncherProtocol) != ipc::FrameFault::kNone ||
+      !request.ParseFromString(frame.payload())) {
+    port_.counters().Add("bad_frames.launcher");
+    reply("");
+    return;
+  }
+  const auto answer = [request_id = frame.request_id(),
+                       reply = std::move(reply)](const v1::LauncherReply& say) {
+    reply(BytesOr(ipc::EncodeFrame(
+        ipc::MakeFrame(upstream::FRAME_KIND_RESPONSE, ipc::kLauncherProtocol,
+                       request_id, ipc::SerializeDeterministically(say)))));
+  };
+  const auto refuse = [answer](const Refused& refused) {
+    v1::LauncherReply say;
+    say.mutable_refusal()->set_name(
+        std::string(TraitsOf(refused.refusal()).name));
+    say.mutable_refusal()->set_text(refused.text);
+    say.mutable_refusal()->set_retry_after_ms(
+        static_cast<uint32_t>(refused.detail.retry_after_ms()));
+    answer(say);
+  };
+  switch (request.kind_case()) {
+    case v1::LauncherRequest::kReport: {
+      v1::ReportBackendRequest report;
+      report.set_service(request.report().service());
+      report.set_version(request.report().version());
+      report.set_pid(request.report().pid());
+      report.set_start_time(request.report().start_time());
+      report.set_reason(request.report().reason());
+      port_.ReportBackend(
+          std::move(report), absl::nullopt,
+          [answer, refuse](const ReportOutcome& outcome) {
+            if (const auto* refused = std::get_if<Refused>(&outcome)) {
+              refuse(*refused);
+              return;
+            }
+            v1::LauncherReply say;
+            // The two lists of verdicts have the same numbers.
+            say.set_verdict(static_cast<v1::LauncherReply::Verdict>(
+                std::get<v1::ReportBackendResponse>(outcome).verdict()));
+            answer(say);
+          });
+      return;
+    }
+    case v1::LauncherRequest::kLookup: {
+      const v1::LauncherRequest::Lookup& lookup = request.lookup();
+      v1::NegotiateRequest wanted;
+      wanted.set_service(lookup.service());
+      wanted.set_wanted_version(lookup.version());
+      for (const uint32_t lane : lookup.lanes()) {
+        wanted.add_accepted_lanes(static_cast<v1::WireLane>(lane));
+      }
+      wanted.set_client_name("zcb");
+      wanted.mutable_world()->set_cache_root(lookup.cache_root());
+      wanted.mutable_world()->set_daemon_namespace(lookup.daemon_namespace());
+      wanted.mutable_world()->set_mount_namespace(lookup.mount_namespace());
+      port_.LookUp(std::move(wanted),
+                   [answer, refuse](const LookupOutcome& outcome) {
+                     if (const auto* refused = std::get_if<Refused>(&outcome)) {
+                       refuse(*refused);
+                       return;
+                     }
+                     v1::LauncherReply say;
+                     *say.mutable_route() = std::get<v1::RouteInfo>(outcome);
+                     answer(say);
+                   });
+      return;
+    }
+    case v1::LauncherRequest::KIND_NOT_SET:
+      port_.counters().Add("bad_frames.launcher");
+      answer(v1::LauncherReply());
+      return;
+  }
 }
 
 void FramedAdapter::HandleAdmin(const upstream::Frame& frame,

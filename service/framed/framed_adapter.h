@@ -40,6 +40,9 @@ class FramedAdapter {
  private:
   void HandleHello(const running_process::broker::v1::Frame& frame,
                    const ipc::PeerIdentity& peer, Reply reply);
+  // The private lane (proto/zcbroker/v1/launcher.proto).
+  void HandleLauncher(const running_process::broker::v1::Frame& frame,
+                      Reply reply);
   void HandleAdmin(const running_process::broker::v1::Frame& frame,
                    const Reply& reply);
   std::string EncodeOutcome(const running_process::broker::v1::Frame& frame,

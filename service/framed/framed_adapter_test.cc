@@ -48,6 +48,37 @@ class FakePort : public BrokerPort {
     return waiting.size();
   }
   void Cancel(NegotiationId) override { FAIL() << "nobody cancels"; }
+  void LookUp(v1::NegotiateRequest request,
+              std::function<void(LookupOutcome)> done) override {
+    asked = std::move(request);
+    done(lookup);
+  }
+  void ReportBackend(v1::ReportBackendRequest report, absl::optional<Time>,
+                     std::function<void(ReportOutcome)> done) override {
+    reported = std::move(report);
+    v1::ReportBackendResponse response;
+    response.set_verdict(v1::BACKEND_VERDICT_GONE);
+    done(std::move(response));
+  }
+  LeaseId Register(v1::RegisterRequest,
+                   std::function<void(v1::RegisterResponse)>,
+                   std::function<void(absl::optional<Refused>)>) override {
+    ADD_FAILURE() << "the framed protocol has no such question";
+    return 0;
+  }
+  void EndLease(LeaseId) override { FAIL() << "nobody has a lease"; }
+  void StartBackend(BackendName, absl::optional<Time>,
+                    std::function<void(BackendOutcome)>) override {
+    FAIL() << "the framed protocol has no such question";
+  }
+  void StopBackend(BackendName, absl::optional<Time>,
+                   std::function<void(BackendOutcome)>) override {
+    FAIL() << "the framed protocol has no such question";
+  }
+  void DrainBackend(BackendName, absl::optional<Time>,
+                    std::function<void(BackendOutcome)>) override {
+    FAIL() << "the framed protocol has no such question";
+  }
   void GetStatus(std::function<void(v1::GetStatusResponse)> done) override {
     v1::GetStatusResponse status;
     status.set_connections(3);
@@ -79,6 +110,8 @@ class FakePort : public BrokerPort {
   v1::NegotiateRequest asked;
   std::deque<std::function<void(Outcome)>> waiting;
   int shutdowns = 0;
+  LookupOutcome lookup;
+  v1::ReportBackendRequest reported;
 
  private:
   Counters counters_;
@@ -173,6 +206,87 @@ TEST_F(FramedAdapterTest, AnswersUpstreamsHelloWithUpstreamsBytes) {
   EXPECT_EQ(port_.asked.client_name(), "running-process");
   EXPECT_EQ(port_.asked.world().cache_root(), "/theirs");
   EXPECT_EQ(worlds_asked_, std::vector<int>{kPid});
+}
+
+v1::LauncherReply LauncherReplyIn(const std::string& wire) {
+  const auto frame =
+      ipc::DecodeFrame(absl::string_view(wire).substr(ipc::kFrameHeaderBytes));
+  v1::LauncherReply reply;
+  EXPECT_TRUE(
+      frame.ok() && frame->payload_protocol() == ipc::kLauncherProtocol &&
+      frame->kind() == upstream::FRAME_KIND_RESPONSE &&
+      frame->request_id() == 7 && reply.ParseFromString(frame->payload()));
+  return reply;
+}
+
+std::string LauncherBody(const v1::LauncherRequest& request) {
+  return ipc::MakeFrame(upstream::FRAME_KIND_REQUEST, ipc::kLauncherProtocol, 7,
+                        request.SerializeAsString())
+      .SerializeAsString();
+}
+
+TEST_F(FramedAdapterTest, LooksUpForTheLauncher) {
+  v1::RouteInfo info;
+  info.set_endpoint("/run/backend.sock");
+  info.set_group(77);
+  port_.lookup = info;
+  v1::LauncherRequest request;
+  request.mutable_lookup()->set_service("zccache");
+  request.mutable_lookup()->add_lanes(3);
+  request.mutable_lookup()->set_cache_root("/mine");
+  const auto reply = LauncherReplyIn(*Handle(LauncherBody(request)));
+  EXPECT_EQ(reply.route().endpoint(), "/run/backend.sock");
+  EXPECT_EQ(reply.route().group(), 77u);
+  EXPECT_EQ(port_.asked.service(), "zccache");
+  EXPECT_EQ(port_.asked.wanted_version(), "");
+  EXPECT_EQ(port_.asked.accepted_lanes(0), v1::WIRE_LANE_FRAME_V1);
+  EXPECT_EQ(port_.asked.world().cache_root(), "/mine");
+}
+
+TEST_F(FramedAdapterTest, TellsTheLauncherWhyNot) {
+  port_.lookup = Refuse(v1::REFUSAL_RATE_LIMITED, "too many", "zccache", "",
+                        {{}, {}, absl::Milliseconds(300)});
+  v1::LauncherRequest request;
+  request.mutable_lookup()->set_service("zccache");
+  const auto reply = LauncherReplyIn(*Handle(LauncherBody(request)));
+  EXPECT_EQ(reply.refusal().name(), "RATE_LIMITED");
+  EXPECT_EQ(reply.refusal().text(), "too many");
+  EXPECT_EQ(reply.refusal().retry_after_ms(), 300u);
+}
+
+TEST_F(FramedAdapterTest, PassesOnTheLaunchersReport) {
+  v1::LauncherRequest request;
+  request.mutable_report()->set_service("zccache");
+  request.mutable_report()->set_version("1.11.22");
+  request.mutable_report()->set_pid(12);
+  request.mutable_report()->set_start_time(345);
+  request.mutable_report()->set_reason("silent");
+  EXPECT_EQ(LauncherReplyIn(*Handle(LauncherBody(request))).verdict(),
+            v1::LauncherReply::VERDICT_GONE);
+  EXPECT_EQ(port_.reported.pid(), 12u);
+  EXPECT_EQ(port_.reported.start_time(), 345u);
+  EXPECT_EQ(port_.reported.reason(), "silent");
+}
+
+// The verdicts of the two APIs are passed on by number.
+static_assert(static_cast<int>(v1::LauncherReply::VERDICT_BUSY) ==
+              static_cast<int>(v1::BACKEND_VERDICT_BUSY));
+static_assert(static_cast<int>(v1::LauncherReply::VERDICT_GONE) ==
+              static_cast<int>(v1::BACKEND_VERDICT_GONE));
+static_assert(static_cast<int>(v1::LauncherReply::VERDICT_UNKNOWN) ==
+              static_cast<int>(v1::BACKEND_VERDICT_UNKNOWN));
+
+TEST_F(FramedAdapterTest, ClosesOnALauncherFrameThatMakesNoSense) {
+  const auto response = ipc::MakeFrame(upstream::FRAME_KIND_RESPONSE,
+                                       ipc::kLauncherProtocol, 7, "");
+  EXPECT_EQ(*Handle(response.SerializeAsString()), "");
+  const auto garbage = ipc::MakeFrame(upstream::FRAME_KIND_REQUEST,
+                                      ipc::kLauncherProtocol, 7, "\xff\xff");
+  EXPECT_EQ(*Handle(garbage.SerializeAsString()), "");
+  EXPECT_EQ(port_.Count("bad_frames.launcher"), 2u);
+  // Of the right form, but of a kind that a later launcher may have.
+  EXPECT_EQ(LauncherReplyIn(*Handle(LauncherBody({}))).kind_case(),
+            v1::LauncherReply::KIND_NOT_SET);
 }
 
 TEST_F(FramedAdapterTest, AnswersWhenTheNegotiationIsDecided) {

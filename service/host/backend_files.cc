@@ -51,9 +51,12 @@ std::string WithoutColours(const std::string& line) {
   return plain;
 }
 
-absl::optional<ipc::Endpoint> DirectEndpoint(const StartPlan& plan,
-                                             const Surroundings& around) {
-  if (plan.definition.endpoint_rule() != v1::ENDPOINT_RULE_ZCCACHE) {
+}  // namespace
+
+absl::optional<ipc::Endpoint> DirectEndpoint(
+    const v1::ServiceDefinition& definition, const std::string& version,
+    const Surroundings& around) {
+  if (definition.endpoint_rule() != v1::ENDPOINT_RULE_ZCCACHE) {
     return absl::nullopt;
   }
   const ipc::ZccacheInputs inputs{
@@ -63,23 +66,29 @@ absl::optional<ipc::Endpoint> DirectEndpoint(const StartPlan& plan,
         return found->second;
       },
       around.cwd};
-  const absl::StatusOr<ipc::Endpoint> endpoint = ipc::Endpoint::Parse(
-      ipc::ZccacheDefaultEndpoint(inputs, plan.version.version));
+  const absl::StatusOr<ipc::Endpoint> endpoint =
+      ipc::Endpoint::Parse(ipc::ZccacheDefaultEndpoint(inputs, version));
   if (!endpoint.ok()) return absl::nullopt;
   return *endpoint;
 }
-
-}  // namespace
 
 absl::StatusOr<BackendFiles> PlaceBackend(const StartPlan& plan,
                                           const Surroundings& around) {
   const std::string& name = plan.definition.name();
   // The hash function is the one of the broker's address: 16 digits tell the
   // backends of one user apart.
-  const std::string id = ipc::UserSidHash(
+  std::string what =
       absl::StrCat(name, "/", plan.version.version, "/", plan.version.binary,
-                   "/", plan.version.binary_identity));
-  absl::optional<ipc::Endpoint> direct = DirectEndpoint(plan, around);
+                   "/", plan.version.binary_identity);
+  // A broker that is started in another world must not take it for its own.
+  if (plan.definition.endpoint_rule() == v1::ENDPOINT_RULE_ZCCACHE) {
+    absl::StrAppend(&what, "/",
+                    ipc::ZccacheWorldId({around.world.cache_root(),
+                                         around.world.daemon_namespace()}));
+  }
+  const std::string id = ipc::UserSidHash(what);
+  absl::optional<ipc::Endpoint> direct =
+      DirectEndpoint(plan.definition, plan.version.version, around);
   std::string path = absl::StrCat(around.backends_dir, "/", id, ".sock");
   if (direct.has_value()) {
     const std::string directory = DirectoryOf(direct->path());
@@ -95,47 +104,7 @@ absl::StatusOr<BackendFiles> PlaceBackend(const StartPlan& plan,
   }
   const std::string log_file = absl::StrCat(around.log_dir, "/", name, "-",
                                             plan.version.version, ".log");
-  return BackendFiles{*std::move(endpoint), std::move(direct), log_file};
-}
-
-absl::Status LinkSocket(const ipc::Endpoint& target,
-                        const ipc::Endpoint& link_name) {
-  if (absl::Status made = MakeDirectories(DirectoryOf(link_name.path()));
-      !made.ok()) {
-    return made;
-  }
-  if (link(target.path().c_str(), link_name.path().c_str()) == 0) {
-    return absl::OkStatus();
-  }
-  if (errno != EEXIST) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("link ", link_name.path()));
-  }
-  struct stat there;
-  if (lstat(link_name.path().c_str(), &there) == 0 &&
-      !S_ISSOCK(there.st_mode)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat(link_name.path(), " is something else than a socket"));
-  }
-  const absl::Status answer =
-      ipc::Connect(link_name, ipc::Deadline::After(absl::ZeroDuration()))
-          .status();
-  if (!absl::IsUnavailable(answer) && !absl::IsNotFound(answer)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("somebody else listens at ", link_name.path()));
-  }
-  const std::string temporary =
-      absl::StrCat(link_name.path(), ".zcb", getpid());
-  unlink(temporary.c_str());
-  if (link(target.path().c_str(), temporary.c_str()) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("link ", temporary));
-  }
-  if (rename(temporary.c_str(), link_name.path().c_str()) != 0) {
-    const int error = errno;
-    unlink(temporary.c_str());
-    return absl::ErrnoToStatus(error,
-                               absl::StrCat("rename to ", link_name.path()));
-  }
-  return absl::OkStatus();
+  return BackendFiles{id, *std::move(endpoint), std::move(direct), log_file};
 }
 
 void UnlinkIfSame(const ipc::Endpoint& endpoint,
@@ -154,24 +123,6 @@ absl::Status RemoveSocket(const ipc::Endpoint& endpoint) {
   }
   unlink(endpoint.path().c_str());
   return absl::OkStatus();
-}
-
-absl::Status MakeDirectories(const std::string& directory) {
-  if (directory.empty() || mkdir(directory.c_str(), 0700) == 0 ||
-      errno == EEXIST) {
-    return absl::OkStatus();
-  }
-  if (errno != ENOENT) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
-  }
-  if (absl::Status parent = MakeDirectories(DirectoryOf(directory));
-      !parent.ok()) {
-    return parent;
-  }
-  if (mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST) {
-    return absl::OkStatus();
-  }
-  return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
 }
 
 std::vector<std::string> LogTail(const std::string& file, off_t offset,

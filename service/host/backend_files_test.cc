@@ -16,7 +16,9 @@
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
+#include "ipc/private_dir.h"
 #include "ipc/socket.h"
+#include "ipc/socket_link.h"
 #include "ipc/testing/scoped_runtime_dir.h"
 
 namespace zcbroker::service {
@@ -28,10 +30,12 @@ using ::testing::IsEmpty;
 class BackendFilesTest : public ::testing::Test {
  protected:
   Surroundings Around() const {
-    return {dir_.Entry("backends"),
-            dir_.Entry("log"),
-            {{"HOME", dir_.Entry("home")}, {"USER", "tester"}},
-            "/"};
+    Surroundings around;
+    around.backends_dir = dir_.Entry("backends");
+    around.log_dir = dir_.Entry("log");
+    around.environment = {{"HOME", dir_.Entry("home")}, {"USER", "tester"}};
+    around.cwd = "/";
+    return around;
   }
   static StartPlan Plan(v1::EndpointRule rule = v1::ENDPOINT_RULE_NONE) {
     StartPlan plan;
@@ -105,7 +109,7 @@ TEST_F(BackendFilesTest, ALinkLeadsToTheSocketAndMakesItsDirectories) {
   const auto listener = ipc::Listener::Bind(At("backend.sock"));
   ASSERT_TRUE(listener.ok());
   const ipc::Endpoint link = At("a/b/direct.sock");
-  ASSERT_TRUE(LinkSocket(At("backend.sock"), link).ok());
+  ASSERT_TRUE(ipc::LinkSocket(At("backend.sock"), link).ok());
   EXPECT_TRUE(Answers(link));
   EXPECT_EQ(*ipc::IdentifyFile(link.path()),
             *ipc::IdentifyFile(dir_.Entry("backend.sock")));
@@ -119,26 +123,39 @@ TEST_F(BackendFilesTest, ALinkReplacesOnlyWhatNobodyListensOn) {
   ASSERT_TRUE(listener.ok());
   { const auto gone = ipc::Listener::Bind(At("stale.sock")); }
   ASSERT_TRUE(Exists("stale.sock"));
-  EXPECT_TRUE(LinkSocket(At("backend.sock"), At("stale.sock")).ok());
+  EXPECT_TRUE(ipc::LinkSocket(At("backend.sock"), At("stale.sock")).ok());
   EXPECT_TRUE(Answers(At("stale.sock")));
 
   const auto other = ipc::Listener::Bind(At("other.sock"));
   ASSERT_TRUE(other.ok());
   const auto identity = ipc::IdentifyFile(dir_.Entry("other.sock"));
-  EXPECT_TRUE(
-      absl::IsAlreadyExists(LinkSocket(At("backend.sock"), At("other.sock"))));
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      ipc::LinkSocket(At("backend.sock"), At("other.sock"))));
   EXPECT_EQ(*ipc::IdentifyFile(dir_.Entry("other.sock")), *identity);
 
   // What is no socket at all may be anything of anybody's.
   std::ofstream(dir_.Entry("file")) << "precious";
-  EXPECT_FALSE(LinkSocket(At("backend.sock"), At("file")).ok());
+  EXPECT_FALSE(ipc::LinkSocket(At("backend.sock"), At("file")).ok());
   std::string kept;
   std::ifstream(dir_.Entry("file")) >> kept;
   EXPECT_EQ(kept, "precious");
 }
 
+TEST_F(BackendFilesTest, ALinkOverItselfLeavesNothingBeside) {
+  ASSERT_TRUE(ipc::MakeDirectories(dir_.Entry("home")).ok());
+  const ipc::Endpoint name = At("home/sock");
+  const auto listener = ipc::Listener::Bind(At("own.sock"));
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  for (int round = 0; round < 2; ++round) {
+    const absl::Status linked = ipc::LinkOver(At("own.sock"), name);
+    ASSERT_TRUE(linked.ok()) << linked;
+    EXPECT_TRUE(Answers(name));
+    EXPECT_FALSE(Exists(absl::StrCat("home/sock.zcb", getpid())));
+  }
+}
+
 TEST_F(BackendFilesTest, ALinkToNothingIsAnError) {
-  EXPECT_TRUE(absl::IsNotFound(LinkSocket(At("nothing"), At("link"))));
+  EXPECT_TRUE(absl::IsNotFound(ipc::LinkSocket(At("nothing"), At("link"))));
   EXPECT_FALSE(Exists("link"));
 }
 
@@ -155,11 +172,11 @@ TEST_F(BackendFilesTest, OnlyTheVeryFileIsUnlinked) {
 }
 
 TEST_F(BackendFilesTest, MakesDirectoriesUnlessAFileIsInTheWay) {
-  EXPECT_TRUE(MakeDirectories(dir_.Entry("x/y/z")).ok());
-  EXPECT_TRUE(MakeDirectories(dir_.Entry("x/y/z")).ok());
+  EXPECT_TRUE(ipc::MakeDirectories(dir_.Entry("x/y/z")).ok());
+  EXPECT_TRUE(ipc::MakeDirectories(dir_.Entry("x/y/z")).ok());
   EXPECT_TRUE(Exists("x/y/z"));
   std::ofstream(dir_.Entry("file")) << "1";
-  EXPECT_FALSE(MakeDirectories(dir_.Entry("file/below")).ok());
+  EXPECT_FALSE(ipc::MakeDirectories(dir_.Entry("file/below")).ok());
 }
 
 TEST_F(BackendFilesTest, TheTailIsWhatWasWrittenSince) {

@@ -21,6 +21,7 @@
 #include "ipc/names.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
+#include "proto/zcbroker/v1/policy.pb.h"
 #include "service/core/escape.h"
 #include "service/host/version_command.h"
 
@@ -48,24 +49,31 @@ std::vector<std::string> Entries(const std::string& directory,
   return names;
 }
 
-// A definition says what is executed: it must be nobody else's to write.
-absl::StatusOr<std::string> ReadTrusted(const std::string& path) {
-  const ipc::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  struct stat status;
-  if (!fd || fstat(fd.get(), &status) != 0) {
-    return absl::ErrnoToStatus(errno, "cannot be read");
-  }
-  if (!S_ISREG(status.st_mode)) {
-    return absl::FailedPreconditionError("is no regular file");
-  }
-  if (status.st_uid != geteuid() && status.st_uid != 0) {
+absl::Status CheckTrusted(const struct stat& status, absl::string_view whose,
+                          absl::optional<uint32_t> owner) {
+  if (status.st_uid != 0 && status.st_uid != owner) {
     return absl::PermissionDeniedError(
-        absl::StrCat("belongs to uid ", status.st_uid, ", not to you"));
+        absl::StrCat("belongs to uid ", status.st_uid, ", not to ", whose));
   }
   if ((status.st_mode & 022) != 0) {
     return absl::PermissionDeniedError(
         "may be written by others; chmod go-w it");
   }
+  return absl::OkStatus();
+}
+
+// All of a regular file that `owner` or root, and nobody else, may write.
+absl::StatusOr<std::string> ReadTrusted(const ipc::UniqueFd& fd,
+                                        absl::string_view whose,
+                                        absl::optional<uint32_t> owner) {
+  struct stat status;
+  if (fstat(fd.get(), &status) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot be read");
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return absl::FailedPreconditionError("is no regular file");
+  }
+  ZCB_RETURN_IF_ERROR(CheckTrusted(status, whose, owner));
   std::string text;
   char buffer[16384];
   while (text.size() <= kMaxFileBytes) {
@@ -76,6 +84,46 @@ absl::StatusOr<std::string> ReadTrusted(const std::string& path) {
     text.append(buffer, static_cast<size_t>(n));
   }
   return text;
+}
+
+// A definition says what is executed: it must be nobody else's to write.
+absl::StatusOr<std::string> ReadDefinition(const std::string& path) {
+  const ipc::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return absl::ErrnoToStatus(errno, "cannot be read");
+  return ReadTrusted(fd, "you", geteuid());
+}
+
+// The text of the policy; nothing where there is none. What was checked is what
+// is read: the directory, then the file in it, neither through a link.
+absl::StatusOr<absl::optional<std::string>> ReadPolicy(
+    const std::string& path, absl::optional<uint32_t> owner) {
+  const size_t slash = path.rfind('/');
+  const std::string directory =
+      slash == std::string::npos ? "."
+                                 : path.substr(0, std::max<size_t>(slash, 1));
+  const auto cannot_open = [](int error) {
+    return error == ELOOP || error == ENOTDIR
+               ? absl::FailedPreconditionError("is behind a symbolic link")
+               : absl::ErrnoToStatus(error, "cannot be read");
+  };
+  const ipc::UniqueFd place(
+      open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!place && errno == ENOENT) return absl::optional<std::string>();
+  struct stat status;
+  if (!place || fstat(place.get(), &status) != 0) return cannot_open(errno);
+  if (absl::Status trusted = CheckTrusted(status, "root", owner);
+      !trusted.ok()) {
+    return absl::Status(
+        trusted.code(),
+        absl::StrCat("its directory ", std::string(trusted.message())));
+  }
+  const ipc::UniqueFd fd(
+      openat(place.get(), path.substr(slash + 1).c_str(),
+             O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+  if (!fd && errno == ENOENT) return absl::optional<std::string>();
+  if (!fd) return cannot_open(errno);
+  ZCB_ASSIGN_OR_RETURN(std::string text, ReadTrusted(fd, "root", owner));
+  return absl::optional<std::string>(std::move(text));
 }
 
 absl::StatusOr<std::string> IdentifyBinary(const std::string& path) {
@@ -134,9 +182,24 @@ CatalogLoader::~CatalogLoader() {
   if (reader_.joinable()) reader_.join();
 }
 
-std::vector<CatalogLoader::Source> CatalogLoader::ReadAll(
-    const DefinitionSources& sources) {
-  std::vector<Source> all;
+CatalogLoader::Reading CatalogLoader::ReadAll(const DefinitionSources& sources,
+                                              const v1::Policy& last_policy) {
+  Reading reading;
+  const absl::StatusOr<absl::optional<std::string>> text =
+      ReadPolicy(sources.policy_file, sources.policy_owner);
+  if (!text.ok()) {
+    reading.policy.problems.push_back(
+        ProblemAt(sources.policy_file, text.status().message()));
+  } else if (!text->has_value()) {
+    reading.policy.policy = v1::Policy();
+  } else {
+    reading.policy = ParsePolicy(**text, sources.policy_file);
+    reading.has_policy = reading.policy.policy.has_value();
+  }
+  const v1::Policy& policy =
+      reading.policy.policy.has_value() ? *reading.policy.policy : last_policy;
+  const bool forbidden = policy.user_definitions() == v1::PERMISSION_FORBIDDEN;
+  std::vector<Source>& all = reading.sources;
   const auto known = [&](absl::string_view name) {
     return std::any_of(all.begin(), all.end(),
                        [&](const Source& s) { return s.name == name; });
@@ -146,14 +209,21 @@ std::vector<CatalogLoader::Source> CatalogLoader::ReadAll(
     for (const std::string& file : Entries(directory, suffix)) {
       Source source;
       source.name = std::string(absl::StripSuffix(file, suffix));
-      if (known(source.name)) continue;
       source.source = absl::StrCat(directory, "/", file);
-      const absl::StatusOr<std::string> text = ReadTrusted(source.source);
-      if (text.ok()) {
-        source.parsed = parse(*text, source.source, source.name);
+      if (forbidden) {
+        reading.problems.push_back(ProblemAt(
+            source.source, absl::StrCat("is not read: ", sources.policy_file,
+                                        " lets users define no services")));
+        continue;
+      }
+      if (known(source.name)) continue;
+      const absl::StatusOr<std::string> definition =
+          ReadDefinition(source.source);
+      if (definition.ok()) {
+        source.parsed = parse(*definition, source.source, source.name);
       } else {
         source.parsed.problems.push_back(
-            ProblemAt(source.source, text.status().message()));
+            ProblemAt(source.source, definition.status().message()));
       }
       all.push_back(std::move(source));
     }
@@ -170,7 +240,7 @@ std::vector<CatalogLoader::Source> CatalogLoader::ReadAll(
     all.push_back(std::move(source));
   }
   read(sources.upstream_dir, kUpstreamSuffix, ParseUpstreamDefinition);
-  return all;
+  return reading;
 }
 
 void CatalogLoader::Load(std::function<void(Catalog)> done) {
@@ -184,19 +254,32 @@ void CatalogLoader::Load(std::function<void(Catalog)> done) {
 
 void CatalogLoader::Begin() {
   if (reader_.joinable()) reader_.join();
-  reader_ = std::thread([this] {
-    std::vector<Source> sources = ReadAll(sources_);
-    asio::post(loop_, [this, sources = std::move(sources)]() mutable {
+  reader_ = std::thread([this, last_policy = policy_] {
+    Reading reading = ReadAll(sources_, last_policy);
+    asio::post(loop_, [this, reading = std::move(reading)]() mutable {
       reader_.join();
-      Resolve(std::move(sources));
+      Resolve(std::move(reading));
     });
   });
 }
 
-void CatalogLoader::Resolve(std::vector<Source> sources) {
+void CatalogLoader::Resolve(Reading reading) {
   auto loading = std::make_shared<Loading>();
+  std::vector<v1::Problem>& problems = loading->catalog.problems;
+  problems = reading.policy.problems;
+  problems.insert(problems.end(), reading.problems.begin(),
+                  reading.problems.end());
+  if (reading.policy.policy.has_value()) {
+    policy_ = *std::move(reading.policy.policy);
+    policy_file_ = reading.has_policy ? sources_.policy_file : "";
+  } else {
+    const v1::Problem& first = reading.policy.problems.front();
+    loading->catalog.versions.no_starts = absl::StrCat(
+        "nothing new is started until the policy is mended: ", first.where(),
+        ": ", first.what());
+  }
   std::map<std::string, Source> good;
-  for (Source& source : sources) {
+  for (Source& source : reading.sources) {
     for (const v1::Problem& problem : source.parsed.problems) {
       loading->catalog.problems.push_back(problem);
     }
@@ -210,6 +293,9 @@ void CatalogLoader::Resolve(std::vector<Source> sources) {
     service.definition = *source.parsed.definition;
     service.allowed_versions = source.parsed.allowed_versions;
     service.source = source.source;
+    for (const std::string& field : source.parsed.set_fields) {
+      service.set_by[field] = source.source;
+    }
     for (const v1::Binary& binary : service.definition.binaries()) {
       const absl::StatusOr<std::string> identity =
           IdentifyBinary(binary.path());
@@ -224,6 +310,7 @@ void CatalogLoader::Resolve(std::vector<Source> sources) {
     service.definition.clear_binaries();
   }
   good_ = std::move(good);
+  ApplyPolicy(policy_, policy_file_, &loading->catalog);
   AskVersions(loading);
 }
 
@@ -283,6 +370,8 @@ void CatalogLoader::Finish(Loading& loading) {
       loading.catalog.problems.push_back(ProblemAt(service.source, line));
     }
   }
+  loading.catalog.settings =
+      EffectiveSettings(policy_, policy_file_, loading.catalog);
   const auto waiting = std::exchange(waiting_, std::exchange(next_, {}));
   if (!waiting_.empty()) Begin();
   for (const auto& done : waiting) done(loading.catalog);

@@ -1,16 +1,20 @@
-// Reads definitions and looks at the binaries they name.
+// Reads the policy and definitions, and looks at the binaries they name.
 #ifndef ZCBROKER_SERVICE_HOST_CATALOG_LOADER_H_
 #define ZCBROKER_SERVICE_HOST_CATALOG_LOADER_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/types/optional.h"
 #include "asio/io_context.hpp"
+#include "proto/zcbroker/v1/policy.pb.h"
 #include "service/core/catalog.h"
 #include "service/core/definition.h"
+#include "service/core/policy.h"
 #include "service/host/reaper.h"
 
 namespace zcbroker::service {
@@ -24,6 +28,11 @@ struct DefinitionSources {
   std::string path;
   // Environment of version commands, NAME=VALUE.
   std::vector<std::string> environment;
+  // The managed policy; where it or its directory is not there, none.
+  std::string policy_file = "/etc/zcbroker/policy.textproto";
+  // Besides root, whose it may be: ours, where we were told of another file
+  // than the administrator's.
+  absl::optional<uint32_t> policy_owner;
 };
 
 // Lives on the loop's thread. Files are read on a thread of its own, which
@@ -35,7 +44,8 @@ class CatalogLoader {
   ~CatalogLoader();
 
   // Calls `done` once from the loop. A load asked for while one is under way
-  // begins after it. A file with a mistake keeps its last good form in force.
+  // begins after it. A file with a mistake keeps its last good form in force;
+  // while the policy is such a file, nothing new is started.
   void Load(std::function<void(Catalog)> done);
 
  private:
@@ -44,11 +54,21 @@ class CatalogLoader {
     std::string source;
     ParsedDefinition parsed;
   };
+  struct Reading {
+    ParsedPolicy policy;
+    // It is a file's, not the empty one.
+    bool has_policy = false;
+    std::vector<Source> sources;
+    // What is neither of the policy nor of one of the sources.
+    std::vector<v1::Problem> problems;
+  };
   struct Loading;
 
-  static std::vector<Source> ReadAll(const DefinitionSources& sources);
+  // `last_policy` counts where that in the file is none.
+  static Reading ReadAll(const DefinitionSources& sources,
+                         const v1::Policy& last_policy);
   void Begin();
-  void Resolve(std::vector<Source> sources);
+  void Resolve(Reading reading);
   void AskVersions(const std::shared_ptr<Loading>& loading);
   void Finish(Loading& loading);
 
@@ -58,6 +78,9 @@ class CatalogLoader {
   std::thread reader_;
   std::vector<std::function<void(Catalog)>> waiting_;
   std::vector<std::function<void(Catalog)>> next_;
+  // The last good policy, empty where there was none, and its file.
+  v1::Policy policy_;
+  std::string policy_file_;
   // Last good forms, by service.
   std::map<std::string, Source> good_;
   // Versions told by binaries, by path and file identity.

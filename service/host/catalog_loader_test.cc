@@ -36,7 +36,9 @@ class CatalogLoaderTest : public ::testing::Test {
     return {dir_.Entry("services"),
             dir_.Entry("upstream"),
             absl::StrCat("relative:/nonexistent:", dir_.Entry("bin")),
-            {"PATH=/usr/bin:/bin"}};
+            {"PATH=/usr/bin:/bin"},
+            dir_.Entry("policy.textproto"),
+            geteuid()};
   }
 
   // A program; every `--version` adds a line to `<name>.asked`.

@@ -9,13 +9,30 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "asio/posix/stream_descriptor.hpp"
+#include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 
 namespace zcbroker::service {
 namespace {
 
-constexpr uint32_t kEvents =
-    IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE | IN_MOVED_FROM;
+constexpr uint32_t kEvents = IN_CREATE | IN_MOVED_TO | IN_DELETE |
+                             IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF;
+
+absl::StatusOr<ipc::UniqueFd> NewInstance() {
+  ipc::UniqueFd fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  if (fd) return fd;
+  return absl::ResourceExhaustedError(
+      "no inotify instance left (fs.inotify.max_user_instances)");
+}
+
+absl::Status Add(const ipc::UniqueFd& fd, const std::string& directory,
+                 bool writes) {
+  const uint32_t events = kEvents | (writes ? IN_CLOSE_WRITE : 0) | IN_ONLYDIR;
+  if (inotify_add_watch(fd.get(), directory.c_str(), events) < 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("watch ", directory));
+  }
+  return absl::OkStatus();
+}
 
 class InotifyWatch : public DirectoryWatch {
  public:
@@ -66,16 +83,20 @@ class InotifyWatch : public DirectoryWatch {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DirectoryWatch>> DirectoryWatch::Create(
-    asio::io_context& loop, const std::string& directory,
+    asio::io_context& loop, const std::string& directory, bool writes,
     std::function<void(const std::string& name)> changed) {
-  ipc::UniqueFd fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-  if (!fd) {
-    return absl::ResourceExhaustedError(
-        "no inotify instance left (fs.inotify.max_user_instances)");
-  }
-  if (inotify_add_watch(fd.get(), directory.c_str(), kEvents | IN_ONLYDIR) <
-      0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("watch ", directory));
+  ZCB_ASSIGN_OR_RETURN(ipc::UniqueFd fd, NewInstance());
+  ZCB_RETURN_IF_ERROR(Add(fd, directory, writes));
+  return std::make_unique<InotifyWatch>(loop, std::move(fd),
+                                        std::move(changed));
+}
+
+absl::StatusOr<std::unique_ptr<DirectoryWatch>> DirectoryWatch::CreateForAll(
+    asio::io_context& loop, const std::set<std::string>& directories,
+    bool writes, std::function<void(const std::string& name)> changed) {
+  ZCB_ASSIGN_OR_RETURN(ipc::UniqueFd fd, NewInstance());
+  for (const std::string& directory : directories) {
+    Add(fd, directory, writes).IgnoreError();
   }
   return std::make_unique<InotifyWatch>(loop, std::move(fd),
                                         std::move(changed));

@@ -73,9 +73,32 @@ FramedNames::FramedNames(const ipc::Endpoint& socket,
   ipc::BrokerAddressInputs inputs;
   if (!xdg_runtime_dir.empty()) inputs.xdg_runtime_dir = xdg_runtime_dir;
   inputs.real_uid = getuid();
-  for (const ipc::Endpoint& name : ipc::LinuxBrokerAddresses(*bare, inputs)) {
+  for (ipc::Endpoint& name : ipc::LinuxBrokerAddresses(*bare, inputs)) {
     Publish(name);
+    names_.push_back(std::move(name));
   }
+}
+
+void FramedNames::Restore() {
+  // Those that no longer lead to us are not ours; a problem is news once.
+  published_.clear();
+  problems_.clear();
+  for (const ipc::Endpoint& name : names_) Publish(name);
+}
+
+bool FramedNames::IsOne(const std::string& path) const {
+  for (const ipc::Endpoint& name : names_) {
+    if (name.path() == path) return true;
+  }
+  return false;
+}
+
+std::set<std::string> FramedNames::directories() const {
+  std::set<std::string> directories;
+  for (const ipc::Endpoint& name : names_) {
+    directories.insert(Split(name.path()).first);
+  }
+  return directories;
 }
 
 void FramedNames::Publish(const ipc::Endpoint& name) {

@@ -3,6 +3,7 @@
 #ifndef ZCBROKER_SERVICE_HOST_FRAMED_NAMES_H_
 #define ZCBROKER_SERVICE_HOST_FRAMED_NAMES_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,14 @@ class FramedNames {
   FramedNames(FramedNames&&) = default;
 
   void Remove() const;
+  // Publishes again what is gone; what has become somebody else's is left
+  // alone.
+  void Restore();
+
+  // Is this the path of a name that is published, or would be?
+  bool IsOne(const std::string& path) const;
+  // Where they are.
+  std::set<std::string> directories() const;
 
   const std::vector<std::string>& published() const { return published_; }
   const std::vector<v1::Problem>& problems() const { return problems_; }
@@ -31,6 +40,7 @@ class FramedNames {
   void Publish(const ipc::Endpoint& name);
 
   const std::string socket_;
+  std::vector<ipc::Endpoint> names_;
   std::vector<std::string> published_;
   std::vector<v1::Problem> problems_;
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,11 +14,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "asio/local/stream_protocol.hpp"
-#include "asio/posix/stream_descriptor.hpp"
 #include "asio/steady_timer.hpp"
 #include "asio/write.hpp"
 #include "ipc/frame/envelope.h"
 #include "ipc/peer_identity.h"
+#include "service/host/acceptor.h"
+#include "service/host/descriptors.h"
 #include "service/host/http_connections.h"
 #include "service/host/log.h"
 
@@ -31,9 +33,9 @@ constexpr absl::string_view kHttp2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 // A preface that arrives in pieces is looked at again this often: the bytes
 // stay in the socket for gRPC, so the loop is not told of more.
 constexpr milliseconds kPrefacePause(5);
-constexpr milliseconds kDescriptorPause(50);
 // How exactly the limits of waiting peers are kept.
 constexpr milliseconds kSweepPause(100);
+constexpr milliseconds kSayAgain(1000);
 
 class Door;
 
@@ -65,9 +67,13 @@ class Visitor : public std::enable_shared_from_this<Visitor> {
   void AnswerFault(ipc::FrameFault fault);
   void Answer(std::string bytes);
   void Finish();
+  // From now on it may take `usual`; with a descriptor of the reserve, less:
+  // others have to be told with it.
+  void LimitTo(const FrontDoorLimits& limits, milliseconds usual);
 
   const std::weak_ptr<Door> door_;
   const ipc::PeerIdentity peer_;
+  const bool of_reserve_;
   // Ours until the loop has to know of it, then socket_'s.
   ipc::UniqueFd fd_;
   Socket socket_;
@@ -88,54 +94,81 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
         counters(counters),
         limits(limits),
         loop_(loop),
-        listener_(std::move(listener)),
+        connection_limits_(limits.connections),
         served_uid_(served_uid),
+        acceptor_(NewAcceptor(std::move(listener))),
         http_(http),
-        ready_(loop, listener_.fd()),
-        pause_(loop),
         idle_(loop),
         sweep_(loop),
-        http_connections_(loop, [this] { HttpConnectionEnded(); }) {}
+        http_connections_(loop, limits.reserved_for,
+                          [this] { HttpConnectionEnded(); }) {}
 
-  ~Door() override { static_cast<void>(ready_.release()); }
+  void Open() override { acceptor_->Open(); }
 
-  void Open() override { Wait(); }
+  void SetLimits(const ConnectionLimits& limits) override {
+    connection_limits_ = limits;
+  }
+
+  void StopAccepting() override { acceptor_->Close(); }
 
   void Close() override {
     closed_ = true;
-    asio::error_code ignored;
-    ready_.cancel(ignored);
-    pause_.cancel();
+    acceptor_->Close();
     idle_.cancel();
   }
 
+  void LetGoOfSocket() override { acceptor_.reset(); }
+
   void RemoveName() override {
-    if (const absl::Status gone = listener_.UnlinkIfOurs(); !gone.ok()) {
+    if (const absl::Status gone = acceptor_->listener().UnlinkIfOurs();
+        !gone.ok()) {
       LogWarning(
           absl::StrCat("removing the socket: ", std::string(gone.message())));
     }
+  }
+
+  bool HasItsName() const override {
+    return acceptor_->listener().HasItsName();
+  }
+
+  void MoveTo(ipc::Listener listener) override {
+    if (closed_) return;
+    acceptor_ = NewAcceptor(std::move(listener));
+    acceptor_->Open();
   }
 
   size_t connections() const override {
     return visitors_ + http_connections_.size();
   }
   size_t unanswered() const override { return visitors_; }
+  bool SpeaksGrpc(int pid) const override {
+    return http_connections_.of(pid) > 0;
+  }
 
-  void VisitorCame() { ++visitors_; }
-  void VisitorLeft() { --visitors_; }
+  void VisitorCame(int pid) {
+    ++visitors_;
+    ++by_process_[pid];
+  }
+  void VisitorLeft(int pid) {
+    --visitors_;
+    const auto counted = by_process_.find(pid);
+    if (--counted->second == 0) by_process_.erase(counted);
+  }
 
-  void HandOver(ipc::UniqueFd fd) {
+  void HandOver(ipc::UniqueFd fd, int pid) {
     if (closed_) return;
-    if (!http_connections_.Add(fd).ok()) {
+    if (!http_connections_.Add(fd, pid).ok()) {
       counters.Add("refused.FD_PRESSURE");
       return;
     }
     idle_.cancel();
     counters.Add("connections.grpc");
+    // Where there is no server yet, building one takes some.
+    const DescriptorLoan loan;
     http_.Adopt(std::move(fd));
   }
 
-  // Has `visitor` end by its limit. Limits are whole seconds away, so they are
+  // Has `visitor` end by its limit. Limits are not kept exactly, so they are
   // looked at once a while and not by a timer each.
   void Limit(std::weak_ptr<Visitor> visitor) {
     limited_.push_back(std::move(visitor));
@@ -147,6 +180,15 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
   const FrontDoorLimits limits;
 
  private:
+  std::unique_ptr<Acceptor> NewAcceptor(ipc::Listener listener) {
+    return Acceptor::Create(
+        loop_, std::move(listener), served_uid_,
+        WhenShort{/*use_reserve=*/true, nullptr}, counters,
+        [this](ipc::UniqueFd fd, const ipc::PeerIdentity& peer) {
+          Admit(std::move(fd), peer);
+        });
+  }
+
   void Sweep() {
     const auto now = std::chrono::steady_clock::now();
     std::vector<std::weak_ptr<Visitor>> waiting;
@@ -165,49 +207,33 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
     });
   }
 
-  void Wait() {
-    ready_.async_wait(asio::posix::stream_descriptor::wait_read,
-                      [self = shared_from_this()](const asio::error_code& e) {
-                        if (!e && !self->closed_) self->AcceptAll();
-                      });
+  // Who is refused may come again at once; the counters have them all.
+  void SayNowAndThen(const std::string& what) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - said_ < kSayAgain) return;
+    said_ = now;
+    LogWarning(what);
   }
 
-  void AcceptAll() {
-    while (true) {
-      auto accepted = listener_.Accept();
-      if (!accepted.ok()) {
-        // Out of descriptors: those who wait stay in the backlog meanwhile.
-        counters.Add("accept_failures");
-        LogWarning(
-            absl::StrCat("accept: ", std::string(accepted.status().message())));
-        pause_.expires_after(kDescriptorPause);
-        pause_.async_wait(
-            [self = shared_from_this()](const asio::error_code& e) {
-              if (!e && !self->closed_) self->AcceptAll();
-            });
-        return;
-      }
-      if (!accepted->has_value()) break;
-      Admit(*std::move(*accepted));
-    }
-    Wait();
-  }
-
-  void Admit(ipc::UniqueFd fd) {
-    const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(fd);
-    if (!peer.ok() || peer->uid != served_uid_) {
-      counters.Add("refused.PEER_REJECTED");
-      LogWarning(peer.ok() ? absl::StrCat("closed a connection of uid ",
-                                          peer->uid, ", process ", peer->pid)
-                           : std::string(peer.status().message()));
-      return;
-    }
-    if (connections() >= limits.connections) {
+  void Admit(ipc::UniqueFd fd, const ipc::PeerIdentity& peer) {
+    if (connections() >= connection_limits_.connections) {
       counters.Add("refused.RATE_LIMITED");
-      LogWarning("closed a connection: too many are open");
+      counters.Add("connections.too_many");
+      SayNowAndThen("closed a connection: too many are open");
       return;
     }
-    std::make_shared<Visitor>(loop_, weak_from_this(), *peer, std::move(fd))
+    const auto visitors = by_process_.find(peer.pid);
+    const size_t of_process =
+        (visitors != by_process_.end() ? visitors->second : 0) +
+        http_connections_.of(peer.pid);
+    if (of_process >= connection_limits_.connections_per_process) {
+      counters.Add("refused.RATE_LIMITED");
+      counters.Add("connections.too_many_of_one");
+      SayNowAndThen(absl::StrCat("closed a connection of process ", peer.pid,
+                                 ": it has ", of_process));
+      return;
+    }
+    std::make_shared<Visitor>(loop_, weak_from_this(), peer, std::move(fd))
         ->Look();
   }
 
@@ -221,17 +247,18 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
   }
 
   asio::io_context& loop_;
-  ipc::Listener listener_;
+  ConnectionLimits connection_limits_;
   const uint32_t served_uid_;
+  std::unique_ptr<Acceptor> acceptor_;
   HttpServerPort& http_;
-  asio::posix::stream_descriptor ready_;
-  asio::steady_timer pause_;
   asio::steady_timer idle_;
   asio::steady_timer sweep_;
   std::vector<std::weak_ptr<Visitor>> limited_;
   bool sweeping_ = false;
   HttpConnections http_connections_;
   size_t visitors_ = 0;
+  std::map<int, size_t> by_process_;
+  std::chrono::steady_clock::time_point said_;
   bool closed_ = false;
 };
 
@@ -239,16 +266,22 @@ Visitor::Visitor(asio::io_context& loop, std::weak_ptr<Door> door,
                  ipc::PeerIdentity peer, ipc::UniqueFd fd)
     : door_(std::move(door)),
       peer_(peer),
+      of_reserve_(IsOfReserve(fd.get())),
       fd_(std::move(fd)),
       socket_(loop),
       pause_(loop) {
   const auto owner = door_.lock();
-  owner->VisitorCame();
-  limit_ = std::chrono::steady_clock::now() + owner->limits.identify_within;
+  owner->VisitorCame(peer_.pid);
+  LimitTo(owner->limits, owner->limits.identify_within);
+}
+
+void Visitor::LimitTo(const FrontDoorLimits& limits, milliseconds usual) {
+  limit_ = std::chrono::steady_clock::now() +
+           (of_reserve_ ? std::min(usual, limits.reserved_within) : usual);
 }
 
 Visitor::~Visitor() {
-  if (const auto door = door_.lock()) door->VisitorLeft();
+  if (const auto door = door_.lock()) door->VisitorLeft(peer_.pid);
 }
 
 void Visitor::Finish() {
@@ -309,7 +342,7 @@ void Visitor::Look() {
   const absl::string_view seen(first, static_cast<size_t>(n));
   if (seen[0] == static_cast<char>(ipc::kFramingVersion)) {
     framed_ = true;
-    limit_ = std::chrono::steady_clock::now() + door->limits.request_within;
+    LimitTo(door->limits, door->limits.request_within);
     ReadFrame();
     return;
   }
@@ -318,7 +351,8 @@ void Visitor::Look() {
     done_ = true;
     asio::error_code ignored;
     door->HandOver(socket_.is_open() ? ipc::UniqueFd(socket_.release(ignored))
-                                     : std::move(fd_));
+                                     : std::move(fd_),
+                   peer_.pid);
     return;
   }
   if (seen == kHttp2Preface.substr(0, seen.size())) {
@@ -398,7 +432,7 @@ void Visitor::Answer(std::string bytes) {
   received_ = bytes.substr(n > 0 ? static_cast<size_t>(n) : 0);
   const auto door = door_.lock();
   if (door == nullptr) return;
-  limit_ = std::chrono::steady_clock::now() + door->limits.request_within;
+  LimitTo(door->limits, door->limits.request_within);
   Register();
   asio::async_write(socket_, asio::buffer(received_),
                     [self = shared_from_this()](const asio::error_code&,
@@ -411,10 +445,20 @@ class OwnedDoor : public FrontDoor {
   explicit OwnedDoor(std::shared_ptr<Door> door) : door_(std::move(door)) {}
   ~OwnedDoor() override = default;
   void Open() override { door_->Open(); }
+  void SetLimits(const ConnectionLimits& limits) override {
+    door_->SetLimits(limits);
+  }
+  void StopAccepting() override { door_->StopAccepting(); }
   void Close() override { door_->Close(); }
+  void LetGoOfSocket() override { door_->LetGoOfSocket(); }
   void RemoveName() override { door_->RemoveName(); }
+  bool HasItsName() const override { return door_->HasItsName(); }
+  void MoveTo(ipc::Listener listener) override {
+    door_->MoveTo(std::move(listener));
+  }
   size_t connections() const override { return door_->connections(); }
   size_t unanswered() const override { return door_->unanswered(); }
+  bool SpeaksGrpc(int pid) const override { return door_->SpeaksGrpc(pid); }
 
  private:
   const std::shared_ptr<Door> door_;

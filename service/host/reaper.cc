@@ -18,22 +18,14 @@ std::string ExitStatus::ToString() const {
       sigabbrev_np(value) != nullptr ? sigabbrev_np(value) : "unknown", ")");
 }
 
-Reaper::Reaper(asio::io_context& loop) : signals_(loop, SIGCHLD) {
+Reaper::Reaper(asio::io_context& loop)
+    : signals_(loop, {SIGCHLD}, [this](int) { Collect(); }) {
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-  WaitForSignal();
 }
 
 void Reaper::Watch(pid_t pid, std::function<void(ExitStatus)> done,
                    std::function<void()> before_reap) {
   watched_[pid] = Watched{std::move(done), std::move(before_reap)};
-}
-
-void Reaper::WaitForSignal() {
-  signals_.async_wait([this](const asio::error_code& error, int) {
-    if (error) return;
-    Collect();
-    WaitForSignal();
-  });
 }
 
 void Reaper::Collect() {

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "asio/io_context.hpp"
-#include "asio/signal_set.hpp"
+#include "service/host/signal_watch.h"
 
 namespace zcbroker::service {
 
@@ -42,11 +42,10 @@ class Reaper {
     std::function<void()> before_reap;
   };
 
-  void WaitForSignal();
   void Collect();
 
-  asio::signal_set signals_;
   std::map<pid_t, Watched> watched_;
+  SignalWatch signals_;
 };
 
 }  // namespace zcbroker::service

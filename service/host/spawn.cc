@@ -7,12 +7,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/types/optional.h"
+#include "service/host/descriptors.h"
 
 namespace zcbroker::service {
 namespace {
-
-absl::optional<rlimit> original_limit;
 
 std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   std::vector<char*> pointers;
@@ -87,20 +85,12 @@ absl::StatusOr<pid_t> Spawn(const SpawnRequest& request) {
   if (error != 0) {
     return absl::ErrnoToStatus(error, absl::StrCat("start ", request.binary));
   }
-  if (original_limit.has_value()) {
+  if (const rlimit* original = OriginalDescriptorLimit()) {
     // posix_spawn cannot set limits; a process that has just been executed has
     // not opened anything yet.
-    prlimit(pid, RLIMIT_NOFILE, &*original_limit, nullptr);
+    prlimit(pid, RLIMIT_NOFILE, original, nullptr);
   }
   return pid;
-}
-
-void RaiseDescriptorLimit() {
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  original_limit = limit;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace zcbroker::service

@@ -23,17 +23,14 @@ struct SpawnRequest {
 
 // Runs the program in a session of its own (so its process group is its pid),
 // in "/", with /dev/null as standard input, default signal dispositions, an
-// empty signal mask and no descriptor of ours (all of them are close-on-exec).
+// empty signal mask, no descriptor of ours (all of them are close-on-exec) and
+// the limit on descriptors that we were started with (descriptors.h).
 // Returns its pid; the caller reaps it. Runs posix_spawn, never fork, so it is
 // safe beside gRPC's threads.
 //
 // Errors: whatever exec says, as absl::ErrnoToStatus codes: kNotFound,
 // kPermissionDenied, ...; kResourceExhausted for want of processes or memory.
 absl::StatusOr<pid_t> Spawn(const SpawnRequest& request);
-
-// The limit on open descriptors that this process was started with; what it
-// spawns gets it back after RaiseDescriptorLimit().
-void RaiseDescriptorLimit();
 
 }  // namespace zcbroker::service
 

@@ -5,11 +5,13 @@
 
 #include <map>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "ipc/process.h"
 #include "ipc/zccache_rules.h"
+#include "service/host/descriptors.h"
 
 namespace zcbroker::service {
 namespace {
@@ -42,9 +44,45 @@ v1::World OwnWorld(const ipc::EnvironmentLookup& environment,
   return Resolve(environment, cwd, ipc::OwnMountNamespace());
 }
 
+Surroundings SurroundingsOf(const v1::World& world, const Surroundings& own) {
+  Surroundings around;
+  around.backends_dir = own.backends_dir;
+  around.world = world;
+  around.other_world =
+      ipc::ZccacheWorldId({world.cache_root(), world.daemon_namespace()});
+  around.log_dir = absl::StrCat(own.log_dir, "/", around.other_world);
+  around.cwd = own.cwd;
+  around.is_public_name = own.is_public_name;
+  around.environment = own.environment;
+  auto& environment = around.environment;
+  environment.erase("ZCCACHE_CACHE_DIR");
+  environment.erase("ZCCACHE_DAEMON_NAMESPACE");
+  const auto lookup =
+      [&](absl::string_view name) -> absl::optional<std::string> {
+    const auto found = environment.find(std::string(name));
+    if (found == environment.end()) return absl::nullopt;
+    return found->second;
+  };
+  const ipc::ZccacheWorld usual =
+      ipc::ResolveZccacheWorld({lookup, around.cwd});
+  // Where the cache is the usual one its clients' environment most likely says
+  // nothing about it, and then they look elsewhere for its daemon.
+  if (world.cache_root() != usual.cache_root) {
+    environment["ZCCACHE_CACHE_DIR"] = world.cache_root();
+  }
+  if (world.daemon_namespace() != usual.daemon_namespace) {
+    environment["ZCCACHE_DAEMON_NAMESPACE"] = world.daemon_namespace();
+  }
+  return around;
+}
+
 v1::World WorldOfProcess(int pid) {
-  const absl::StatusOr<std::map<std::string, std::string>> variables =
+  absl::StatusOr<std::map<std::string, std::string>> variables =
       ipc::ReadEnvironment(pid, ipc::ZccacheWorldVariables());
+  if (absl::IsResourceExhausted(variables.status())) {
+    const DescriptorLoan loan;
+    variables = ipc::ReadEnvironment(pid, ipc::ZccacheWorldVariables());
+  }
   if (!variables.ok()) {
     v1::World unreadable;
     unreadable.set_cache_root(kUnreadable);

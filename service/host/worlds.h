@@ -6,6 +6,7 @@
 
 #include "ipc/environment.h"
 #include "proto/zcbroker/v1/broker.pb.h"
+#include "service/host/backend_files.h"
 
 namespace zcbroker::service {
 
@@ -13,8 +14,13 @@ namespace zcbroker::service {
 v1::World OwnWorld(const ipc::EnvironmentLookup& environment,
                    const std::string& cwd);
 
+// The surroundings of backends of `world`, another one than that of `own`: the
+// environment that leads there, and logs apart. Without a runtime directory.
+Surroundings SurroundingsOf(const v1::World& world, const Surroundings& own);
+
 // Of process `pid`, from the environment it was started with. What cannot be
-// read becomes "unreadable", which is nobody's world.
+// read becomes "unreadable", which is nobody's world. Takes a descriptor, of
+// the reserve where there is no other; not within a DescriptorLoan.
 v1::World WorldOfProcess(int pid);
 
 }  // namespace zcbroker::service

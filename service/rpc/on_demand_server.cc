@@ -12,8 +12,6 @@ namespace zcbroker::service {
 namespace {
 
 // docs/operations.md, "Limits".
-constexpr int kMaxMessageBytes = 1 << 20;
-constexpr int kMaxStreams = 256;
 constexpr int kHandshakeMillis = 5000;
 constexpr std::chrono::milliseconds kGoingPatience(500);
 
@@ -38,7 +36,9 @@ struct OnDemandServer::Built {
   std::unique_ptr<grpc::Server> server;
 };
 
-OnDemandServer::OnDemandServer(BrokerPort& port) : port_(port) {}
+OnDemandServer::OnDemandServer(BrokerPort& port,
+                               std::function<bool()> may_build)
+    : port_(port), may_build_(std::move(may_build)) {}
 
 OnDemandServer::~OnDemandServer() {
   End([] {});
@@ -64,8 +64,8 @@ std::unique_ptr<OnDemandServer::Built> OnDemandServer::Build() {
   grpc::ServerBuilder builder;
   builder.RegisterService(&built->broker);
   builder.RegisterService(&built->admin);
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+  builder.SetMaxReceiveMessageSize(kMaxGrpcMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxGrpcStreams);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
                              kHandshakeMillis);
   // The listener checked who is connected; gRPC's own credentials for local
@@ -84,6 +84,10 @@ void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
     return;
   }
   if (state_ == State::kNone) {
+    if (!may_build_()) {
+      port_.counters().Add("refused.FD_PRESSURE");
+      return;
+    }
     built_ = Build();
     if (built_->server == nullptr) {
       // Out of descriptors or threads: the caller sees its connection closed

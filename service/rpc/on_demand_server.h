@@ -16,13 +16,22 @@
 
 namespace zcbroker::service {
 
+// docs/operations.md, "Limits". gRPC keeps them: a larger message is its
+// RESOURCE_EXHAUSTED, and a client's library begins no more calls than these on
+// one connection, but waits. Neither reaches us, so neither is counted.
+inline constexpr int kMaxGrpcMessageBytes = 1 << 20;
+inline constexpr int kMaxGrpcStreams = 256;
+
 // Adopt, TearDown, End and the destructor are the loop thread's. The mutex is
 // there for the one thread that a tear-down runs on, since ending a server
 // blocks.
 class OnDemandServer final : public HttpServerPort {
  public:
-  // `port` outlives this.
-  explicit OnDemandServer(BrokerPort& port);
+  // `port` outlives this. `may_build`: are there the descriptors for a server?
+  // gRPC ends the process where it finds none. Asked on the loop's thread or
+  // that of a tear-down; where not, the connection is closed and counted,
+  // `refused.FD_PRESSURE`.
+  OnDemandServer(BrokerPort& port, std::function<bool()> may_build);
   // End() must have been called, and have ended, if the server was built.
   ~OnDemandServer() override;
 
@@ -42,6 +51,7 @@ class OnDemandServer final : public HttpServerPort {
   std::unique_ptr<Built> Build();
 
   BrokerPort& port_;
+  const std::function<bool()> may_build_;
   std::mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kNone;
   std::unique_ptr<Built> built_ ABSL_GUARDED_BY(mutex_);

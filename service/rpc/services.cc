@@ -2,8 +2,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -28,12 +30,15 @@ absl::optional<Time> DeadlineOf(const grpc::CallbackServerContext& context) {
          std::chrono::duration_cast<Time::duration>(left);
 }
 
-// One negotiation that had to ask the rules. gRPC owns it from construction to
-// OnDone. The answer and the cancellation may come at once, from two threads:
-// whichever is first finishes the call.
-class NegotiateReactor final : public grpc::ServerUnaryReactor {
+// One call that had to ask the rules, which may refuse. gRPC owns it from
+// construction to OnDone. The answer and the cancellation may come at once,
+// from two threads: whichever is first finishes the call.
+template <typename Response>
+class RulesReactor final : public grpc::ServerUnaryReactor {
  public:
-  explicit NegotiateReactor(v1::NegotiateResponse* response)
+  using Answered = std::variant<Response, Refused>;
+
+  explicit RulesReactor(Response* response)
       : shared_(std::make_shared<Shared>()) {
     shared_->reactor = this;
     shared_->response = response;
@@ -41,19 +46,17 @@ class NegotiateReactor final : public grpc::ServerUnaryReactor {
     StartSendInitialMetadata();
   }
 
-  void Ask(BrokerPort& port, v1::NegotiateRequest request,
-           absl::optional<Time> deadline) {
-    port_ = &port;
+  // `ask` asks the rules with the callback it is given; `cancel` takes the
+  // question back.
+  template <typename Ask>
+  void Begin(Ask ask, std::function<void()> cancel) {
+    cancel_ = std::move(cancel);
     const auto shared = shared_;
-    id_ = port.Negotiate(
-        std::move(request), deadline,
-        [shared](Outcome outcome) { shared->Finish(std::move(outcome)); });
+    ask([shared](Answered answered) { shared->Finish(std::move(answered)); });
   }
 
   void OnCancel() override {
-    // The id may not be stored yet when the call is cancelled at once; the
-    // rules then answer a call that has ended, which is harmless.
-    if (port_ != nullptr && id_ != 0) port_->Cancel(id_);
+    if (cancel_) cancel_();
     shared_->Finish(absl::nullopt);
   }
 
@@ -62,8 +65,8 @@ class NegotiateReactor final : public grpc::ServerUnaryReactor {
  private:
   // Outlives the reactor for as long as the rules may still answer.
   struct Shared {
-    void Finish(absl::optional<Outcome> outcome) {
-      NegotiateReactor* finishing = nullptr;
+    void Finish(absl::optional<Answered> outcome) {
+      RulesReactor* finishing = nullptr;
       {
         std::lock_guard<std::mutex> lock(mutex);
         finishing = std::exchange(reactor, nullptr);
@@ -74,21 +77,132 @@ class NegotiateReactor final : public grpc::ServerUnaryReactor {
       } else if (const auto* refused = std::get_if<Refused>(&*outcome)) {
         finishing->grpc::ServerUnaryReactor::Finish(ToGrpcStatus(*refused));
       } else {
-        *response = std::get<v1::NegotiateResponse>(*std::move(outcome));
+        *response = std::get<Response>(*std::move(outcome));
         finishing->grpc::ServerUnaryReactor::Finish(grpc::Status::OK);
       }
     }
 
     std::mutex mutex;
-    NegotiateReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
+    RulesReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
     // gRPC's; valid until the reactor is finished.
-    v1::NegotiateResponse* response = nullptr;
+    Response* response = nullptr;
   };
 
   const std::shared_ptr<Shared> shared_;
-  BrokerPort* port_ = nullptr;
-  std::atomic<NegotiationId> id_{0};
+  std::function<void()> cancel_;
 };
+
+// One lease. gRPC owns it from construction to OnDone. The rules and the caller
+// may end it at once, from two threads: whichever is first finishes the call.
+class LeaseReactor final
+    : public grpc::ServerBidiReactor<v1::RegisterRequest,
+                                     v1::RegisterResponse> {
+ public:
+  explicit LeaseReactor(BrokerPort& port)
+      : port_(port), shared_(std::make_shared<Shared>()) {
+    shared_->reactor = this;
+    StartSendInitialMetadata();
+    StartRead(&request_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok && !asked_) {
+      shared_->Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                                   "ended before it said what it registers"));
+      return;
+    }
+    if (!ok) {
+      // Finished when its route is gone.
+      port_.EndLease(lease_);
+      return;
+    }
+    if (!std::exchange(asked_, true)) {
+      lease_ = port_.Register(
+          std::move(request_),
+          [shared = shared_](v1::RegisterResponse response) {
+            shared->Write(std::move(response));
+          },
+          [shared = shared_](const absl::optional<Refused>& why) {
+            shared->Finish(why.has_value() ? ToGrpcStatus(*why)
+                                           : grpc::Status::OK);
+          });
+    }
+    StartRead(&request_);
+  }
+
+  void OnCancel() override {
+    const LeaseId lease = lease_;
+    if (lease != 0) port_.EndLease(lease);
+    shared_->Finish(grpc::Status::CANCELLED);
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  // Outlives the reactor for as long as the rules may have something to say.
+  struct Shared {
+    void Write(v1::RegisterResponse said) {
+      // Finishing waits, so that the reactor is there.
+      std::lock_guard<std::mutex> lock(mutex);
+      if (reactor == nullptr) return;
+      response = std::move(said);
+      reactor->StartWrite(&response);
+    }
+    void Finish(const grpc::Status& status) {
+      LeaseReactor* finishing = nullptr;
+      {
+        std::lock_guard<std::mutex> lock(mutex);
+        finishing = std::exchange(reactor, nullptr);
+      }
+      if (finishing != nullptr) {
+        finishing->grpc::ServerBidiReactor<
+            v1::RegisterRequest, v1::RegisterResponse>::Finish(status);
+      }
+    }
+
+    std::mutex mutex;
+    LeaseReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
+    v1::RegisterResponse response;
+  };
+
+  BrokerPort& port_;
+  const std::shared_ptr<Shared> shared_;
+  v1::RegisterRequest request_;
+  // Of the reading side only.
+  bool asked_ = false;
+  // 0: none yet. A call that is cancelled at once is read to its end, too.
+  std::atomic<LeaseId> lease_{0};
+};
+
+// A call about one backend: asks with `ask`, a method of BrokerPort. What it
+// asks for is carried out also when the caller leaves.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AskAboutBackend(
+    BrokerPort& port,
+    void (BrokerPort::*ask)(BackendName, absl::optional<Time>,
+                            std::function<void(BackendOutcome)>),
+    const grpc::CallbackServerContext& context, const Request& request,
+    Response* response) {
+  auto* reactor = new RulesReactor<Response>(response);
+  reactor->Begin(
+      [&](auto done) {
+        BackendName name{request.service(), request.version(), absl::nullopt};
+        if (request.has_world()) name.world = request.world();
+        (port.*ask)(std::move(name), DeadlineOf(context),
+                    [done = std::move(done)](BackendOutcome outcome) {
+                      if (auto* refused = std::get_if<Refused>(&outcome)) {
+                        done(std::move(*refused));
+                        return;
+                      }
+                      Response answer;
+                      *answer.mutable_backend() =
+                          std::get<v1::Backend>(std::move(outcome));
+                      done(std::move(answer));
+                    });
+      },
+      nullptr);
+  return reactor;
+}
 
 // Asks with `ask` and finishes the call with the answer. The question is not
 // taken back when the caller leaves: it is short.
@@ -114,9 +228,36 @@ grpc::ServerUnaryReactor* BrokerService::Negotiate(
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
-  auto* reactor = new NegotiateReactor(response);
-  reactor->Ask(port_, *request, DeadlineOf(*context));
+  auto* reactor = new RulesReactor<v1::NegotiateResponse>(response);
+  // The id may not be stored yet when the call is cancelled at once; the rules
+  // then answer a call that has ended, which is harmless.
+  const auto id = std::make_shared<std::atomic<NegotiationId>>(0);
+  reactor->Begin(
+      [&](auto done) {
+        *id = port_.Negotiate(*request, DeadlineOf(*context), std::move(done));
+      },
+      [&port = port_, id] {
+        if (*id != 0) port.Cancel(*id);
+      });
   return reactor;
+}
+
+grpc::ServerUnaryReactor* BrokerService::ReportBackend(
+    grpc::CallbackServerContext* context,
+    const v1::ReportBackendRequest* request,
+    v1::ReportBackendResponse* response) {
+  auto* reactor = new RulesReactor<v1::ReportBackendResponse>(response);
+  reactor->Begin(
+      [&](auto done) {
+        port_.ReportBackend(*request, DeadlineOf(*context), std::move(done));
+      },
+      nullptr);
+  return reactor;
+}
+
+grpc::ServerBidiReactor<v1::RegisterRequest, v1::RegisterResponse>*
+BrokerService::Register(grpc::CallbackServerContext*) {
+  return new LeaseReactor(port_);
 }
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(
@@ -131,6 +272,29 @@ grpc::ServerUnaryReactor* AdminService::ListBackends(
     v1::ListBackendsResponse* response) {
   return Relay(context, response,
                [this](auto done) { port_.ListBackends(std::move(done)); });
+}
+
+grpc::ServerUnaryReactor* AdminService::StartBackend(
+    grpc::CallbackServerContext* context,
+    const v1::StartBackendRequest* request,
+    v1::StartBackendResponse* response) {
+  return AskAboutBackend(port_, &BrokerPort::StartBackend, *context, *request,
+                         response);
+}
+
+grpc::ServerUnaryReactor* AdminService::StopBackend(
+    grpc::CallbackServerContext* context, const v1::StopBackendRequest* request,
+    v1::StopBackendResponse* response) {
+  return AskAboutBackend(port_, &BrokerPort::StopBackend, *context, *request,
+                         response);
+}
+
+grpc::ServerUnaryReactor* AdminService::DrainBackend(
+    grpc::CallbackServerContext* context,
+    const v1::DrainBackendRequest* request,
+    v1::DrainBackendResponse* response) {
+  return AskAboutBackend(port_, &BrokerPort::DrainBackend, *context, *request,
+                         response);
 }
 
 grpc::ServerUnaryReactor* AdminService::ReloadDefinitions(

@@ -18,6 +18,12 @@ class BrokerService final : public v1::Broker::CallbackService {
   grpc::ServerUnaryReactor* Negotiate(grpc::CallbackServerContext* context,
                                       const v1::NegotiateRequest* request,
                                       v1::NegotiateResponse* response) override;
+  grpc::ServerUnaryReactor* ReportBackend(
+      grpc::CallbackServerContext* context,
+      const v1::ReportBackendRequest* request,
+      v1::ReportBackendResponse* response) override;
+  grpc::ServerBidiReactor<v1::RegisterRequest, v1::RegisterResponse>* Register(
+      grpc::CallbackServerContext* context) override;
 
  private:
   BrokerPort& port_;
@@ -34,6 +40,18 @@ class AdminService final : public v1::Admin::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::ListBackendsRequest* request,
       v1::ListBackendsResponse* response) override;
+  grpc::ServerUnaryReactor* StartBackend(
+      grpc::CallbackServerContext* context,
+      const v1::StartBackendRequest* request,
+      v1::StartBackendResponse* response) override;
+  grpc::ServerUnaryReactor* StopBackend(
+      grpc::CallbackServerContext* context,
+      const v1::StopBackendRequest* request,
+      v1::StopBackendResponse* response) override;
+  grpc::ServerUnaryReactor* DrainBackend(
+      grpc::CallbackServerContext* context,
+      const v1::DrainBackendRequest* request,
+      v1::DrainBackendResponse* response) override;
   grpc::ServerUnaryReactor* ReloadDefinitions(
       grpc::CallbackServerContext* context,
       const v1::ReloadDefinitionsRequest* request,
