@@ -37,9 +37,17 @@ struct NegotiationRequest {
   World world;
 };
 
-enum class RouteOrigin { kUnknown, kReused, kStarted, kAdopted, kJoined };
+// kNamed: from the route info in the file system; no broker was asked.
+enum class RouteOrigin {
+  kUnknown,
+  kReused,
+  kStarted,
+  kAdopted,
+  kJoined,
+  kNamed
+};
 
-// "reused", "started", "adopted", "joined" or "unknown".
+// "reused", "started", "adopted", "joined", "named" or "unknown".
 constexpr absl::string_view RouteOriginName(RouteOrigin origin) {
   switch (origin) {
     case RouteOrigin::kUnknown:
@@ -52,6 +60,8 @@ constexpr absl::string_view RouteOriginName(RouteOrigin origin) {
       return "adopted";
     case RouteOrigin::kJoined:
       return "joined";
+    case RouteOrigin::kNamed:
+      return "named";
   }
   return "unknown";
 }
@@ -73,6 +83,9 @@ struct BackendRoute {
   int pid = 0;
   std::uint64_t start_time = 0;
   std::string boot_id;
+  // A name that leads to this service and version for as long as the broker
+  // has it, whether it runs or not; empty where the broker made none.
+  std::string named_route;
   std::uint64_t generation = 0;
   RouteOrigin origin = RouteOrigin::kUnknown;
   std::vector<NegotiationStep> steps;
@@ -97,6 +110,9 @@ class BrokerNegotiator {
   // a reply that makes no sense). Thread-safe.
   virtual absl::StatusOr<BackendRoute> Negotiate(
       const NegotiationRequest& request) = 0;
+
+  // The socket at which the broker is asked; what a breaker is about.
+  virtual const ipc::Endpoint& broker() const = 0;
 };
 
 }  // namespace zcbroker::client

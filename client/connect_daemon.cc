@@ -9,14 +9,22 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
+#include "client/fallback_records.h"
+#include "client/named_route.h"
+#include "client/route_memory.h"
+#include "ipc/boot_clock.h"
+#include "ipc/breaker.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
+#include "ipc/file_stamp.h"
 #include "ipc/names.h"
 #include "ipc/peer_identity.h"
 #include "ipc/process.h"
+#include "ipc/runtime_dir.h"
 #include "ipc/socket.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
@@ -69,28 +77,57 @@ absl::StatusOr<ConnectedDaemon> DialFakeBackend(absl::string_view text,
   return WithFallbackReason(status, FallbackReason::kFakeBackendDead);
 }
 
-World ResolveWorld(const ConnectOptions& options) {
-  if (options.world.has_value()) return *options.world;
-  World world;
-  world.mount_namespace = ipc::OwnMountNamespace().value_or("");
-  if (options.service == "zccache") {
-    std::error_code no_cwd;
-    const ipc::ZccacheWorld zccache = ipc::ResolveZccacheWorld(
-        {options.environment, std::filesystem::current_path(no_cwd).string()});
-    world.cache_root = zccache.cache_root;
-    world.daemon_namespace = zccache.daemon_namespace;
+std::string WorkingDirectory() {
+  std::error_code no_cwd;
+  return std::filesystem::current_path(no_cwd).string();
+}
+
+// Under what a route is remembered: all that the meaning of its info depends
+// on, but the mount namespace, which the stamp is about. Values of variables go
+// in as they are, since what they come to is longer in the finding than the
+// connection that this is for.
+std::string MemoryKey(const ConnectOptions& options) {
+  // The parts hold no NUL: they come from the environment or have a grammar.
+  std::string key;
+  key.reserve(512);
+  const auto add = [&](absl::string_view part) {
+    key.append(part.data(), part.size());
+    key.push_back('\0');
+  };
+  add(options.service);
+  add(options.wanted_version);
+  for (const WireLane lane : options.accepted_lanes) {
+    key.push_back(static_cast<char>('0' + ipc::WireLaneNumber(lane)));
   }
+  add("");
+  add(options.environment("XDG_RUNTIME_DIR").value_or(""));
+  if (options.world.has_value()) {
+    add(options.world->cache_root);
+    add(options.world->daemon_namespace);
+    add(options.world->mount_namespace);
+  } else {
+    const std::string root = ipc::ZccacheCacheRootText(options.environment);
+    add(root);
+    add(options.environment("ZCCACHE_DAEMON_NAMESPACE").value_or(""));
+    if (!absl::StartsWith(root, "/")) add(WorkingDirectory());
+  }
+  return key;
+}
+
+World WorldOf(const ConnectOptions& options) {
+  if (options.world.has_value()) return *options.world;
+  const ipc::ZccacheWorld zccache =
+      ipc::ResolveZccacheWorld({options.environment, WorkingDirectory()});
+  World world;
+  // Of services that have no such cache the broker does not compare it.
+  world.cache_root = zccache.cache_root;
+  world.daemon_namespace = zccache.daemon_namespace;
+  world.mount_namespace = ipc::OwnMountNamespace().value_or("");
   return world;
 }
 
-absl::StatusOr<BackendRoute> Negotiate(const ConnectOptions& options) {
-  if (!options.negotiator) {
-    return WithFallbackReason(
-        absl::UnavailableError("this client was given no broker to ask"),
-        FallbackReason::kBrokerMissing);
-  }
-  ZCB_ASSIGN_OR_RETURN(const std::unique_ptr<BrokerNegotiator> negotiator,
-                       options.negotiator(options.environment));
+NegotiationRequest MakeRequest(const ConnectOptions& options,
+                               const World& world) {
   NegotiationRequest request;
   request.service = options.service;
   request.wanted_version = options.wanted_version;
@@ -98,8 +135,46 @@ absl::StatusOr<BackendRoute> Negotiate(const ConnectOptions& options) {
   request.client_name = options.client_name;
   request.client_version = options.client_version;
   request.start_policy = options.start_policy;
-  request.world = ResolveWorld(options);
-  return negotiator->Negotiate(request);
+  request.world = world;
+  return request;
+}
+
+// Asks once, unless the broker was mute moments ago. Any answer is a sign of
+// life, so only silence opens the breaker.
+absl::StatusOr<BackendRoute> NegotiateWithBreaker(
+    const ipc::RuntimeDir& dir, BrokerNegotiator& negotiator,
+    const NegotiationRequest& request) {
+  ipc::Breaker breaker(dir, negotiator.broker().path());
+  const ipc::BreakerVerdict verdict = breaker.Look(ipc::SinceBoot());
+  if (verdict == ipc::BreakerVerdict::kSkip) {
+    return WithFallbackReason(
+        absl::UnavailableError(
+            "the broker gave no sign of life moments ago and was not asked"),
+        FallbackReason::kBreakerOpen);
+  }
+  absl::StatusOr<BackendRoute> route = negotiator.Negotiate(request);
+  if (!route.ok() &&
+      FallbackReasonOf(route.status()) == FallbackReason::kBrokerMute) {
+    breaker.Trip(ipc::SinceBoot());
+  } else if (verdict == ipc::BreakerVerdict::kProbe) {
+    breaker.Clear();
+  }
+  return route;
+}
+
+absl::StatusOr<BackendRoute> Negotiate(
+    const absl::StatusOr<ipc::RuntimeDir>& dir, const ConnectOptions& options,
+    const World& world) {
+  if (!options.negotiator) {
+    return WithFallbackReason(
+        absl::UnavailableError("this client was given no broker to ask"),
+        FallbackReason::kBrokerMissing);
+  }
+  ZCB_ASSIGN_OR_RETURN(const std::unique_ptr<BrokerNegotiator> negotiator,
+                       options.negotiator(options.environment));
+  const NegotiationRequest request = MakeRequest(options, world);
+  if (!dir.ok()) return negotiator->Negotiate(request);
+  return NegotiateWithBreaker(*dir, *negotiator, request);
 }
 
 // The first lane of ours that the backend understands; a broker that does not
@@ -114,8 +189,20 @@ absl::optional<WireLane> CommonLane(const BackendRoute& backend,
   return *found;
 }
 
-absl::StatusOr<ConnectedDaemon> DialBroker(const ConnectOptions& options) {
-  ZCB_ASSIGN_OR_RETURN(BackendRoute backend, Negotiate(options));
+ConnectedDaemon ThroughBroker(ipc::UniqueFd fd,
+                              std::shared_ptr<const BackendRoute> backend,
+                              WireLane lane) {
+  ConnectRoute route;
+  route.lane = ConnectLane::kBroker;
+  route.endpoint = backend->endpoint.path();
+  route.backend = std::move(backend);
+  return ConnectedDaemon{DaemonConnection(std::move(fd), lane),
+                         std::move(route)};
+}
+
+// By the broker's word.
+absl::StatusOr<ConnectedDaemon> DialRoute(BackendRoute backend,
+                                          const ConnectOptions& options) {
   const absl::optional<WireLane> lane = CommonLane(backend, options);
   if (!lane.has_value()) {
     return WithFallbackReason(
@@ -135,12 +222,71 @@ absl::StatusOr<ConnectedDaemon> DialBroker(const ConnectOptions& options) {
     return WithFallbackReason(ipc::Annotate(ours, backend.endpoint.path()),
                               FallbackReason::kRouteForeign);
   }
-  ConnectRoute route;
-  route.lane = ConnectLane::kBroker;
-  route.endpoint = backend.endpoint.path();
-  route.backend = std::move(backend);
-  return ConnectedDaemon{DaemonConnection(*std::move(fd), *lane),
-                         std::move(route)};
+  return ThroughBroker(*std::move(fd),
+                       std::make_shared<BackendRoute>(std::move(backend)),
+                       *lane);
+}
+
+// The part of it that a caller is told, which lives as long as the whole.
+std::shared_ptr<const BackendRoute> BackendOf(
+    const std::shared_ptr<const UsableRoute>& route) {
+  return {route, &route->backend};
+}
+
+// By an info that this process has read before and that is still the same.
+absl::optional<ConnectedDaemon> DialKnownRoute(const std::string& key,
+                                               const ConnectOptions& options) {
+  const std::shared_ptr<const UsableRoute> known =
+      RouteMemory::OfThisProcess().Find(key);
+  if (known == nullptr) return absl::nullopt;
+  absl::StatusOr<ipc::UniqueFd> fd = Dial(known->backend.endpoint, options);
+  if (!fd.ok() || !ipc::CheckPeerIsOurProcess(*fd, known->backend.pid).ok()) {
+    return absl::nullopt;
+  }
+  return ThroughBroker(*std::move(fd), BackendOf(known), known->lane);
+}
+
+// By the info as it is now, which is remembered where it led to a daemon.
+absl::optional<ConnectedDaemon> DialNamedRoute(const std::string& key,
+                                               const ipc::RuntimeDir& dir,
+                                               const NamedRouteRequest& request,
+                                               const ConnectOptions& options) {
+  const std::string path = RouteInfoPath(dir, request);
+  const absl::optional<ipc::FileStamp> stamp = ipc::StampOf(path);
+  absl::StatusOr<NamedConnection> named =
+      ConnectNamedRoute(dir, request, options.connect_timeout);
+  if (!named.ok()) return absl::nullopt;
+  const auto route =
+      std::make_shared<const UsableRoute>(std::move(named->route));
+  RouteMemory::OfThisProcess().Put(key, path, stamp, route);
+  return ThroughBroker(std::move(named->fd), BackendOf(route), route->lane);
+}
+
+// The route info first, which costs microseconds and needs no broker; where
+// it does not lead to a daemon, whatever the reason, the broker is asked once.
+absl::StatusOr<ConnectedDaemon> DialBroker(const ConnectOptions& options) {
+  const std::string key = MemoryKey(options);
+  if (absl::optional<ConnectedDaemon> known = DialKnownRoute(key, options)) {
+    return *std::move(known);
+  }
+  const World world = WorldOf(options);
+  const NamedRouteRequest request = {options.service, options.wanted_version,
+                                     options.accepted_lanes, world};
+  const absl::StatusOr<ipc::RuntimeDir> dir =
+      ipc::RuntimeDir::Find(ipc::HostRuntimeDirInputs(options.environment));
+  if (dir.ok()) {
+    absl::optional<ConnectedDaemon> named =
+        DialNamedRoute(key, *dir, request, options);
+    if (named.has_value()) return *std::move(named);
+    const absl::StatusOr<ipc::RuntimeDir> other = dir->FindWorld(
+        ipc::ZccacheWorldId({world.cache_root, world.daemon_namespace}));
+    if (other.ok()) {
+      named = DialNamedRoute(key, *other, request, options);
+      if (named.has_value()) return *std::move(named);
+    }
+  }
+  ZCB_ASSIGN_OR_RETURN(BackendRoute backend, Negotiate(dir, options, world));
+  return DialRoute(std::move(backend), options);
 }
 
 absl::StatusOr<ConnectedDaemon> FallBack(absl::string_view direct_endpoint,
@@ -149,6 +295,8 @@ absl::StatusOr<ConnectedDaemon> FallBack(absl::string_view direct_endpoint,
   const FallbackReason reason = FallbackReasonOf(why);
   CountFallback(reason);
   if (IsOne(options, "ZCBROKER_STRICT")) return why;
+  RecordFallback(options.environment, FallbackOrigin::kLibrary, reason,
+                 options.service, options.wanted_version);
   absl::StatusOr<ConnectedDaemon> connected =
       DialDirect(direct_endpoint, options);
   if (!connected.ok()) {

@@ -13,7 +13,13 @@
 // |       |                                         | says, else direct     |
 // | 4     | otherwise                               | direct                |
 //
-// ZCBROKER_STRICT=1 turns the fallbacks of rows 2 and 3 into errors.
+// Row 3 reads the route info that the broker keeps for every backend
+// (ipc/route_info.h) and connects to where it leads, which takes no broker.
+// Where there is none, or it leads nowhere, the broker is asked once, unless
+// the breaker is open (ipc/breaker.h).
+//
+// ZCBROKER_STRICT=1 turns the fallbacks of rows 2 and 3 into errors. Any other
+// fallback leaves a record (fallback_records.h).
 #ifndef ZCBROKER_CLIENT_CONNECT_DAEMON_H_
 #define ZCBROKER_CLIENT_CONNECT_DAEMON_H_
 
@@ -54,9 +60,10 @@ struct ConnectOptions {
   std::string client_name = "zcbroker";
   std::string client_version;
   StartPolicy start_policy = StartPolicy::kIfNeeded;
-  // Needed for row 3; without it row 3 falls back as kBrokerMissing.
+  // Asked where no route info leads to the daemon; without it row 3 falls back
+  // as kBrokerMissing then.
   NegotiatorFactory negotiator;
-  // Not set: for zccache from the environment, else the mount namespace only.
+  // Not set: from the environment, as zccache and its kind read it.
   absl::optional<World> world;
   // Of each connection to a daemon.
   absl::Duration connect_timeout = absl::Seconds(30);
@@ -74,8 +81,8 @@ absl::string_view ConnectLaneName(ConnectLane lane);
 struct ConnectRoute {
   ConnectLane lane = ConnectLane::kDirect;
   std::string endpoint;
-  // With kBroker.
-  absl::optional<BackendRoute> backend;
+  // With kBroker, else nullptr. Shared with what the process remembers of it.
+  std::shared_ptr<const BackendRoute> backend;
   // Set where a row above asked for something else than it got: why, and what
   // happened in detail. Never with kBroker and kFakeBackend.
   absl::optional<FallbackReason> fallback;

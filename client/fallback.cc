@@ -52,6 +52,20 @@ absl::string_view FallbackReasonName(FallbackReason reason) {
       return "route_dead";
     case FallbackReason::kRouteForeign:
       return "route_foreign";
+    case FallbackReason::kBreakerOpen:
+      return "breaker_open";
+    case FallbackReason::kDaemonLost:
+      return "daemon_lost";
+    case FallbackReason::kDaemonWedged:
+      return "daemon_wedged";
+    case FallbackReason::kDaemonBusy:
+      return "daemon_busy";
+    case FallbackReason::kDaemonRefused:
+      return "daemon_refused";
+    case FallbackReason::kDaemonWrongReply:
+      return "daemon_wrong_reply";
+    case FallbackReason::kNotReplayable:
+      return "not_replayable";
   }
   return "broker_unreachable";
 }

@@ -1,5 +1,6 @@
-// Why a client that asked for a broker connected directly instead. The list is
-// closed, every fallback carries one entry of it, and each is counted.
+// Why a client that asked for a broker connected directly instead, or the
+// launcher ran the compiler itself. The list is closed, every fallback carries
+// one entry of it, and each is counted.
 #ifndef ZCBROKER_CLIENT_FALLBACK_H_
 #define ZCBROKER_CLIENT_FALLBACK_H_
 
@@ -13,24 +14,36 @@
 
 namespace zcbroker::client {
 
-enum class FallbackReason {
-  kFakeBackendDead,    // RUNNING_PROCESS_FAKE_BACKEND does not answer
-  kBrokerMissing,      // no broker socket, or no runtime directory
-  kBrokerRefused,      // a broker socket on which nobody listens
-  kBrokerUnreachable,  // the socket could not be used: permissions, no socket
-  kBrokerForeign,      // the socket's other end belongs to another user
-  kBrokerMute,         // no sign of life within the contact budget
-  kBrokerSlow,         // alive, but no answer within the negotiation budget
-  kBrokerClosed,       // the connection broke before an answer
-  kBrokerGarbage,      // the answer is not of the protocol
-  kBrokerWrongReply,   // an answer without a usable route, or the wrong version
-  kBrokerRefusal,      // the broker said no; see RefusalNameOf
-  kLaneUnsupported,    // the route's backend speaks none of our wire lanes
-  kRouteDead,          // the backend of the route does not accept
-  kRouteForeign,       // the backend of the route belongs to another user
+// The numbers stand in files (fallback_records.h): never changed, only added.
+enum class FallbackReason : std::uint8_t {
+  kFakeBackendDead = 0,    // RUNNING_PROCESS_FAKE_BACKEND does not answer
+  kBrokerMissing = 1,      // no broker socket, or no runtime directory
+  kBrokerRefused = 2,      // a broker socket on which nobody listens
+  kBrokerUnreachable = 3,  // the socket could not be used: permissions, no
+                           // socket
+  kBrokerForeign = 4,      // the socket's other end belongs to another user
+  kBrokerMute = 5,         // no sign of life within the contact budget
+  kBrokerSlow = 6,         // alive, but no answer within the negotiation budget
+  kBrokerClosed = 7,       // the connection broke before an answer
+  kBrokerGarbage = 8,      // the answer is not of the protocol
+  kBrokerWrongReply = 9,   // an answer without a usable route, or the wrong
+                           // version
+  kBrokerRefusal = 10,     // the broker said no; see RefusalNameOf
+  kLaneUnsupported = 11,   // the route's backend speaks none of our wire lanes
+  kRouteDead = 12,         // the backend of the route does not accept
+  kRouteForeign = 13,      // the backend of the route belongs to another user
+  kBreakerOpen = 14,       // the broker was mute moments ago: not asked
+  // Of the launcher, which then runs the compiler itself.
+  kDaemonLost = 15,        // the daemon ended before it answered
+  kDaemonWedged = 16,      // it was found wedged and ended
+  kDaemonBusy = 17,        // it asked to come back later, and still did
+  kDaemonRefused = 18,     // it answered that it cannot do this
+  kDaemonWrongReply = 19,  // it answered something that makes no sense
+  kNotReplayable = 20,     // a command that would not be the same through a
+                           // daemon, or could not be run a second time
 };
 
-inline constexpr std::array<FallbackReason, 14> kAllFallbackReasons = {
+inline constexpr std::array<FallbackReason, 21> kAllFallbackReasons = {
     FallbackReason::kFakeBackendDead, FallbackReason::kBrokerMissing,
     FallbackReason::kBrokerRefused,   FallbackReason::kBrokerUnreachable,
     FallbackReason::kBrokerForeign,   FallbackReason::kBrokerMute,
@@ -38,6 +51,10 @@ inline constexpr std::array<FallbackReason, 14> kAllFallbackReasons = {
     FallbackReason::kBrokerGarbage,   FallbackReason::kBrokerWrongReply,
     FallbackReason::kBrokerRefusal,   FallbackReason::kLaneUnsupported,
     FallbackReason::kRouteDead,       FallbackReason::kRouteForeign,
+    FallbackReason::kBreakerOpen,     FallbackReason::kDaemonLost,
+    FallbackReason::kDaemonWedged,    FallbackReason::kDaemonBusy,
+    FallbackReason::kDaemonRefused,   FallbackReason::kDaemonWrongReply,
+    FallbackReason::kNotReplayable,
 };
 
 // "broker_mute": for output, counters and documentation; never changes.

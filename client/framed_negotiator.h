@@ -34,6 +34,7 @@ class FramedNegotiator : public BrokerNegotiator {
 
   absl::StatusOr<BackendRoute> Negotiate(
       const NegotiationRequest& request) override;
+  const ipc::Endpoint& broker() const override { return broker_; }
 
  private:
   const ipc::Endpoint broker_;

@@ -62,9 +62,7 @@ v1::NegotiateRequest ToProto(const NegotiationRequest& request) {
   proto.set_start_policy(request.start_policy == StartPolicy::kOnlyIfRunning
                              ? v1::START_POLICY_ONLY_IF_RUNNING
                              : v1::START_POLICY_IF_NEEDED);
-  proto.mutable_world()->set_cache_root(request.world.cache_root);
-  proto.mutable_world()->set_daemon_namespace(request.world.daemon_namespace);
-  proto.mutable_world()->set_mount_namespace(request.world.mount_namespace);
+  *proto.mutable_world() = ToProto(request.world);
   return proto;
 }
 
@@ -92,6 +90,7 @@ absl::StatusOr<BackendRoute> FromProto(const v1::NegotiateResponse& response,
   route.pid = static_cast<int>(proto.pid());
   route.start_time = proto.start_time();
   route.boot_id = proto.boot_id();
+  route.named_route = proto.named_route();
   route.generation = proto.generation();
   route.origin = FromProto(response.origin());
   for (const v1::NegotiationStep& step : response.steps()) {
@@ -102,31 +101,10 @@ absl::StatusOr<BackendRoute> FromProto(const v1::NegotiateResponse& response,
   return route;
 }
 
-// What the broker said no with; nothing where the status is not a refusal.
-absl::optional<absl::Status> AsRefusal(const grpc::Status& status) {
-  google::rpc::Status rich;
-  if (!rich.ParseFromString(status.error_details())) return absl::nullopt;
-  absl::Status refusal(
-      static_cast<absl::StatusCode>(status.error_code()),
-      absl::StrCat("the broker refused: ", status.error_message()));
-  bool named = false;
-  for (const google::protobuf::Any& any : rich.details()) {
-    google::rpc::ErrorInfo info;
-    v1::RefusalDetail detail;
-    if (any.UnpackTo(&info) && info.domain() == kErrorDomain) {
-      refusal = WithRefusalName(refusal, info.reason());
-      named = true;
-    } else if (any.UnpackTo(&detail)) {
-      refusal.SetPayload(kDetailType, absl::Cord(any.value()));
-    }
-  }
-  if (!named) return absl::nullopt;
-  return WithFallbackReason(refusal, FallbackReason::kBrokerRefusal);
-}
-
 // What a failed call means, given that the broker was heard from.
 absl::Status AsFailure(const grpc::Status& status) {
-  const absl::optional<absl::Status> refusal = AsRefusal(status);
+  const absl::optional<absl::Status> refusal = RefusalFrom(
+      status.error_code(), status.error_message(), status.error_details());
   if (refusal.has_value()) return *refusal;
   const std::string text = absl::StrCat("broker: ", status.error_message());
   switch (status.error_code()) {
@@ -218,6 +196,14 @@ class Negotiation {
 
 }  // namespace
 
+v1::World ToProto(const World& world) {
+  v1::World proto;
+  proto.set_cache_root(world.cache_root);
+  proto.set_daemon_namespace(world.daemon_namespace);
+  proto.set_mount_namespace(world.mount_namespace);
+  return proto;
+}
+
 bool GrpcNegotiator::IsAlive(ipc::Deadline deadline) const {
   return CheckBrokerHealth(
              broker_,
@@ -257,6 +243,27 @@ NegotiatorFactory GrpcBroker(NegotiationBudgets budgets) {
     return std::unique_ptr<BrokerNegotiator>(
         std::make_unique<GrpcNegotiator>(std::move(broker), budgets));
   };
+}
+
+absl::optional<absl::Status> RefusalFrom(int code, absl::string_view message,
+                                         const std::string& error_details) {
+  google::rpc::Status rich;
+  if (!rich.ParseFromString(error_details)) return absl::nullopt;
+  absl::Status refusal(static_cast<absl::StatusCode>(code),
+                       absl::StrCat("the broker refused: ", message));
+  bool named = false;
+  for (const google::protobuf::Any& any : rich.details()) {
+    google::rpc::ErrorInfo info;
+    v1::RefusalDetail detail;
+    if (any.UnpackTo(&info) && info.domain() == kErrorDomain) {
+      refusal = WithRefusalName(refusal, info.reason());
+      named = true;
+    } else if (any.UnpackTo(&detail)) {
+      refusal.SetPayload(kDetailType, absl::Cord(any.value()));
+    }
+  }
+  if (!named) return absl::nullopt;
+  return WithFallbackReason(refusal, FallbackReason::kBrokerRefusal);
 }
 
 absl::optional<v1::RefusalDetail> RefusalDetailOf(const absl::Status& status) {

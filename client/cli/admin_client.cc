@@ -7,11 +7,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "client/broker_socket.h"
+#include "client/cli/own_world.h"
 #include "client/fallback.h"
+#include "client/framed_negotiator.h"
+#include "client/grpc_negotiator.h"
 #include "grpcpp/create_channel_posix.h"
 #include "grpcpp/grpcpp.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
+#include "ipc/peer_identity.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/admin.grpc.pb.h"
@@ -23,9 +27,14 @@ using client::FallbackReason;
 using client::WithFallbackReason;
 
 constexpr absl::Duration kContact = absl::Milliseconds(500);
+// Under 128 compilers a healthy broker takes half a second.
+constexpr absl::Duration kHealth = absl::Seconds(2);
 constexpr std::chrono::seconds kPatience(12);
 
 absl::Status ToStatus(const grpc::Status& status) {
+  const absl::optional<absl::Status> refusal = client::RefusalFrom(
+      status.error_code(), status.error_message(), status.error_details());
+  if (refusal.has_value()) return *refusal;
   const std::string text =
       absl::StrCat("the broker failed the call: ", status.error_message());
   switch (status.error_code()) {
@@ -66,6 +75,21 @@ class GrpcAdminClient : public AdminClient {
     return Call<v1::ListBackendsResponse>(&v1::Admin::Stub::ListBackends,
                                           v1::ListBackendsRequest());
   }
+  absl::StatusOr<v1::Backend> StartBackend(
+      const std::string& service, const std::string& version) override {
+    return CallAbout<v1::StartBackendRequest, v1::StartBackendResponse>(
+        &v1::Admin::Stub::StartBackend, service, version);
+  }
+  absl::StatusOr<v1::Backend> StopBackend(const std::string& service,
+                                          const std::string& version) override {
+    return CallAbout<v1::StopBackendRequest, v1::StopBackendResponse>(
+        &v1::Admin::Stub::StopBackend, service, version);
+  }
+  absl::StatusOr<v1::Backend> DrainBackend(
+      const std::string& service, const std::string& version) override {
+    return CallAbout<v1::DrainBackendRequest, v1::DrainBackendResponse>(
+        &v1::Admin::Stub::DrainBackend, service, version);
+  }
   absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() override {
     return Call<v1::ReloadDefinitionsResponse>(
         &v1::Admin::Stub::ReloadDefinitions, v1::ReloadDefinitionsRequest());
@@ -78,6 +102,19 @@ class GrpcAdminClient : public AdminClient {
   }
 
  private:
+  template <typename Request, typename Response, typename Method>
+  absl::StatusOr<v1::Backend> CallAbout(Method method,
+                                        const std::string& service,
+                                        const std::string& version) {
+    Request request;
+    request.set_service(service);
+    request.set_version(version);
+    *request.mutable_world() = client::ToProto(OwnWorld());
+    ZCB_ASSIGN_OR_RETURN(const Response response,
+                         Call<Response>(method, request));
+    return response.backend();
+  }
+
   template <typename Response, typename Method, typename Request>
   absl::StatusOr<Response> Call(Method method, const Request& request) {
     grpc::ClientContext context;
@@ -102,6 +139,21 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
   ZCB_ASSIGN_OR_RETURN(
       ipc::UniqueFd fd,
       client::ConnectBroker(endpoint, ipc::Deadline::After(kContact)));
+  // A stopped broker would keep gRPC waiting for as long as it may.
+  const absl::Status health =
+      client::CheckBrokerHealth(endpoint, ipc::Deadline::After(kHealth));
+  if (!health.ok() &&
+      client::FallbackReasonOf(health) == FallbackReason::kBrokerMute) {
+    const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(fd);
+    return WithFallbackReason(
+        absl::DeadlineExceededError(absl::StrCat(
+            "the broker at ", endpoint.path(), " gives no sign of life",
+            peer.ok() && peer->pid > 0
+                ? absl::StrCat("; look at process ", peer->pid,
+                               ", or end it: its keeper starts another")
+                : "")),
+        FallbackReason::kBrokerMute);
+  }
   return std::unique_ptr<AdminClient>(
       new GrpcAdminClient(endpoint.path(), std::move(fd)));
 }

@@ -14,7 +14,8 @@ namespace zcbroker::cli {
 // One connection, made by ourselves and its owner checked before gRPC has it.
 // Errors of all: those of client::FindBroker and client::ConnectBroker with
 // their reasons; kBrokerSlow (no answer within 12 s), kBrokerClosed,
-// kBrokerGarbage.
+// kBrokerGarbage. Of those about one backend also the broker's refusals, as
+// client::RefusalFrom gives them.
 class AdminClient {
  public:
   static absl::StatusOr<std::unique_ptr<AdminClient>> Connect(
@@ -24,6 +25,13 @@ class AdminClient {
   virtual const std::string& endpoint() const = 0;
   virtual absl::StatusOr<v1::GetStatusResponse> GetStatus() = 0;
   virtual absl::StatusOr<v1::ListBackendsResponse> ListBackends() = 0;
+  // The backend as it is when the broker answers: within 10 s.
+  virtual absl::StatusOr<v1::Backend> StartBackend(
+      const std::string& service, const std::string& version) = 0;
+  virtual absl::StatusOr<v1::Backend> StopBackend(
+      const std::string& service, const std::string& version) = 0;
+  virtual absl::StatusOr<v1::Backend> DrainBackend(
+      const std::string& service, const std::string& version) = 0;
   virtual absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() = 0;
   virtual absl::StatusOr<v1::ShutdownResponse> Shutdown(
       v1::ShutdownRequest::Backends backends) = 0;

@@ -1,9 +1,9 @@
-// The verbs about the broker itself: status, service, up, down.
+// The verbs about the broker itself: status, service, config, up, down, and
+// start, stop and drain of one backend.
 #include <errno.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "client/cli/admin_client.h"
+#include "client/cli/bring_up.h"
 #include "client/cli/broker_program.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/exit_status.h"
@@ -32,19 +33,9 @@
 namespace zcbroker::cli {
 namespace {
 
-constexpr absl::Duration kUpPatience = absl::Seconds(10);
 // Beyond what the broker waits for backends that take their time to end.
 constexpr absl::Duration kDownPatience = absl::Seconds(70);
-
-// $`variable` where it is absolute, else $HOME/`fallback`.
-std::string BaseDirectory(absl::string_view variable,
-                          absl::string_view fallback) {
-  const ipc::EnvironmentLookup environment = ipc::HostEnvironment();
-  const absl::optional<std::string> set = environment(variable);
-  if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
-  return absl::StrCat(environment("HOME").value_or(""), "/",
-                      std::string(fallback));
-}
+constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 
 const char* StateName(v1::BackendState state) {
   switch (state) {
@@ -52,6 +43,12 @@ const char* StateName(v1::BackendState state) {
       return "starting";
     case v1::BACKEND_STATE_READY:
       return "ready";
+    case v1::BACKEND_STATE_SUSPECT:
+      return "suspect";
+    case v1::BACKEND_STATE_WEDGED:
+      return "wedged";
+    case v1::BACKEND_STATE_DRAINING:
+      return "draining";
     case v1::BACKEND_STATE_ENDING:
       return "ending";
     case v1::BACKEND_STATE_BACKOFF:
@@ -86,7 +83,7 @@ void PrintProblems(const Problems& problems) {
 void PrintBackend(const v1::Backend& backend) {
   printf("  %s %s  %s", backend.service().c_str(), backend.version().c_str(),
          StateName(backend.state()));
-  if (backend.state() == v1::BACKEND_STATE_READY) {
+  if (backend.has_route()) {
     printf(", process %u at %s", backend.route().pid(),
            backend.route().endpoint().c_str());
     if (!backend.direct_endpoint().empty() &&
@@ -98,6 +95,15 @@ void PrintBackend(const v1::Backend& backend) {
            backend.failed_starts() == 1 ? "" : "s");
   }
   printf("\n");
+  if (backend.has_world()) {
+    printf("      for clients of %s, namespace %s\n",
+           ipc::Printable(backend.world().cache_root(), 200).c_str(),
+           ipc::Printable(backend.world().daemon_namespace(), 200).c_str());
+  }
+  if (!backend.last_end().empty()) {
+    printf("      the last one ended: %s\n",
+           ipc::Printable(backend.last_end(), 200).c_str());
+  }
   for (const std::string& line : backend.evidence()) {
     printf("      %s\n", ipc::Printable(line, 200).c_str());
   }
@@ -109,10 +115,12 @@ void PrintBackend(const v1::Backend& backend) {
 
 void PrintStatus(const v1::GetStatusResponse& status,
                  const v1::ListBackendsResponse& backends) {
-  printf(
-      "zcbrokerd %s, process %u, up %s\n", status.version().c_str(),
-      status.pid(),
-      absl::FormatDuration(absl::Seconds(status.uptime().seconds())).c_str());
+  const absl::Duration uptime = absl::Seconds(status.uptime().seconds());
+  // FormatDuration gives nothing a unit.
+  printf("zcbrokerd %s, process %u, up %s\n", status.version().c_str(),
+         status.pid(),
+         uptime == absl::ZeroDuration() ? "0s"
+                                        : absl::FormatDuration(uptime).c_str());
   printf("  socket       %s\n", status.endpoint().c_str());
   if (!status.framed_endpoint().empty()) {
     printf("  framed name  %s\n", status.framed_endpoint().c_str());
@@ -151,23 +159,14 @@ absl::Status RemoveFile(const std::string& file) {
   return absl::ErrnoToStatus(errno, absl::StrCat("remove ", file));
 }
 
-bool NoBrokerRuns(const absl::Status& status) {
-  const client::FallbackReason reason = client::FallbackReasonOf(status);
-  return reason == client::FallbackReason::kBrokerMissing ||
-         reason == client::FallbackReason::kBrokerRefused;
-}
-
-// The status of a broker that answers; nothing where none runs.
-absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker() {
-  auto admin = AdminClient::Connect(ipc::HostEnvironment());
-  if (!admin.ok()) {
-    if (NoBrokerRuns(admin.status())) {
-      return absl::optional<v1::GetStatusResponse>();
-    }
-    return admin.status();
+int ReportBackend(Format format, const absl::StatusOr<v1::Backend>& backend) {
+  if (!backend.ok()) return PrintFailure(format, backend.status());
+  if (format == Format::kJson) {
+    PrintJson(*backend);
+  } else {
+    PrintBackend(*backend);
   }
-  ZCB_ASSIGN_OR_RETURN(v1::GetStatusResponse status, (*admin)->GetStatus());
-  return absl::optional<v1::GetStatusResponse>(std::move(status));
+  return kExitOk;
 }
 
 int ReportUp(Format format, const UpReport& report) {
@@ -310,65 +309,68 @@ int ServiceCheck(Format format, const std::string& config_dir) {
   if (format == Format::kJson) {
     PrintJson(*checked);
   } else if (checked->problems().empty()) {
-    printf("%d services, no problems\n", checked->services_size());
+    const int count = checked->services_size();
+    printf("%d %s, no problems\n", count, count == 1 ? "service" : "services");
   } else {
     PrintProblems(checked->problems());
   }
   return checked->problems().empty() ? kExitOk : kExitFailure;
 }
 
-int Up(Format format, const UpOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
+int ConfigEffective(Format format, const std::string& config_dir) {
+  ConfigReport report;
   const auto running = RunningBroker();
   if (!running.ok()) return PrintFailure(format, running.status());
-  UpReport report;
   if (running->has_value()) {
     report.set_pid((*running)->pid());
-    report.set_endpoint((*running)->endpoint());
-    return ReportUp(format, report);
+    *report.mutable_settings() = (*running)->settings();
+  } else {
+    const auto checked = CheckDefinitions(ConfigDirectory(config_dir));
+    if (!checked.ok()) return PrintFailure(format, checked.status());
+    *report.mutable_settings() = checked->settings();
   }
-  const absl::StatusOr<std::string> program = FindBrokerProgram();
-  if (!program.ok()) return PrintFailure(format, program.status());
-  const std::string log_dir = absl::StrCat(
-      BaseDirectory("XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
-  if (const absl::Status made = MakeDirectories(log_dir); !made.ok()) {
-    return PrintFailure(format, made);
+  if (format == Format::kJson) {
+    PrintJson(report);
+    return kExitOk;
   }
-  std::vector<std::string> arguments;
-  if (!options.config_dir.empty()) {
-    arguments.insert(arguments.end(), {"--config-dir", options.config_dir});
+  printf("%s\n",
+         report.pid() != 0
+             ? absl::StrCat("the broker, process ", report.pid(), ", goes by")
+                   .c_str()
+             : "no broker runs; one started now would go by");
+  for (const v1::Setting& setting : report.settings()) {
+    printf("  %-34s %-20s %s\n", setting.name().c_str(),
+           ipc::Printable(setting.value(), 200).c_str(),
+           ipc::Printable(setting.source(), 200).c_str());
   }
-  if (options.allow_root) arguments.emplace_back("--allow-root");
-  const std::string log_file = absl::StrCat(log_dir, "/zcbrokerd.log");
-  const absl::StatusOr<StartedBroker> started =
-      StartBroker(*program, arguments, log_file, kUpPatience);
-  if (!started.ok()) {
-    // Somebody else's `up` may have been quicker.
-    const auto other = RunningBroker();
-    if (!other.ok() || !other->has_value()) {
-      return PrintFailure(format, started.status());
-    }
-    report.set_pid((*other)->pid());
-    report.set_endpoint((*other)->endpoint());
-    return ReportUp(format, report);
-  }
+  return kExitOk;
+}
+
+int Start(Format format, const Target& target) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
-  report.set_pid(static_cast<uint32_t>(started->pid));
-  report.set_endpoint((*admin)->endpoint());
-  if (const auto status = (*admin)->GetStatus(); status.ok()) {
-    // What a person should know at once: it is not where they think it is, or
-    // a definition has a mistake.
-    for (const v1::Problem& problem : status->problems()) {
-      fprintf(stderr, "%s: %s\n", problem.where().c_str(),
-              problem.what().c_str());
-    }
-  }
-  report.set_started(true);
-  report.set_log_file(log_file);
-  report.set_milliseconds(absl::ToDoubleMilliseconds(
-      absl::FromChrono(std::chrono::steady_clock::now() - start)));
-  return ReportUp(format, report);
+  return ReportBackend(format,
+                       (*admin)->StartBackend(target.service, target.version));
+}
+
+int Stop(Format format, const Target& target) {
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (!admin.ok()) return PrintFailure(format, admin.status());
+  return ReportBackend(format,
+                       (*admin)->StopBackend(target.service, target.version));
+}
+
+int Drain(Format format, const Target& target) {
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (!admin.ok()) return PrintFailure(format, admin.status());
+  return ReportBackend(format,
+                       (*admin)->DrainBackend(target.service, target.version));
+}
+
+int Up(Format format, const UpOptions& options) {
+  const absl::StatusOr<UpReport> report = BringUp(options);
+  if (!report.ok()) return PrintFailure(format, report.status());
+  return ReportUp(format, *report);
 }
 
 int Down(Format format, bool stop_backends) {
@@ -381,6 +383,7 @@ int Down(Format format, bool stop_backends) {
     const auto status = (*admin)->GetStatus();
     if (!status.ok()) return PrintFailure(format, status.status());
     report.set_pid(status->pid());
+    const int keeper = KeeperOf(static_cast<int>(status->pid()));
     const auto stopping =
         (*admin)->Shutdown(stop_backends ? v1::ShutdownRequest::BACKENDS_STOP
                                          : v1::ShutdownRequest::BACKENDS_LEAVE);
@@ -389,6 +392,8 @@ int Down(Format format, bool stop_backends) {
     const absl::Status ended =
         AwaitEnd(static_cast<int>(status->pid()), kDownPatience);
     if (!ended.ok()) return PrintFailure(format, ended);
+    // It ends when its broker has ended in order; then nothing is left.
+    if (keeper != 0) AwaitEnd(keeper, kKeeperPatience).IgnoreError();
     report.set_stopped(true);
     report.set_backends_stopped(stopping->backends_to_stop());
   }

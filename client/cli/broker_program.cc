@@ -30,7 +30,6 @@
 namespace zcbroker::cli {
 namespace {
 
-constexpr char kProgram[] = "zcbrokerd";
 constexpr size_t kTailLines = 10;
 
 std::vector<char*> Pointers(const std::vector<std::string>& strings) {
@@ -128,34 +127,44 @@ std::string TailOf(const std::string& file) {
   return absl::StrJoin(lines, "\n  ");
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> FindBrokerProgram() {
+// Beside this program, where Bazel builds it (`package`), or on PATH.
+absl::StatusOr<std::string> FindProgram(absl::string_view name,
+                                        absl::string_view package) {
   char self[PATH_MAX];
   const ssize_t n = readlink("/proc/self/exe", self, sizeof(self));
   std::vector<std::string> candidates;
   if (n > 0) {
     const std::string path(self, static_cast<size_t>(n));
     const std::string directory = path.substr(0, path.rfind('/'));
-    candidates.push_back(absl::StrCat(directory, "/", kProgram));
+    candidates.push_back(absl::StrCat(directory, "/", name));
     // In Bazel's tree each program has its package's directory.
     if (absl::StrContains(directory, "/bazel-out/")) {
       candidates.push_back(
-          absl::StrCat(directory, "/../../service/", kProgram));
+          absl::StrCat(directory, "/../../", package, "/", name));
     }
   }
   const char* search = getenv("PATH");
   for (const absl::string_view directory :
        absl::StrSplit(search != nullptr ? search : "", ':')) {
     if (!directory.empty()) {
-      candidates.push_back(absl::StrCat(directory, "/", kProgram));
+      candidates.push_back(absl::StrCat(directory, "/", name));
     }
   }
   for (const std::string& candidate : candidates) {
     if (access(candidate.c_str(), X_OK) == 0) return candidate;
   }
   return absl::NotFoundError(
-      "there is no zcbrokerd beside this program or on PATH");
+      absl::StrCat("there is no ", name, " beside this program or on PATH"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> FindBrokerProgram() {
+  return FindProgram("zcbrokerd", "service");
+}
+
+absl::StatusOr<std::string> FindKeeperProgram() {
+  return FindProgram("zcbroker-keeper", "service/keeper");
 }
 
 absl::StatusOr<StartedBroker> StartBroker(

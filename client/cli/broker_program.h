@@ -14,8 +14,11 @@ namespace zcbroker::cli {
 // zcbrokerd beside this program, else on PATH. kNotFound says where it looked.
 absl::StatusOr<std::string> FindBrokerProgram();
 
+// zcbroker-keeper in the same places. kNotFound.
+absl::StatusOr<std::string> FindKeeperProgram();
+
 struct StartedBroker {
-  int pid = 0;
+  int pid = 0;  // of `program`
 };
 
 // Starts `program` with `arguments` in a session of its own, its output

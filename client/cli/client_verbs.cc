@@ -1,5 +1,4 @@
 // The verbs that use the client library: route, ping, compile.
-#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -21,6 +20,7 @@
 #include "client/broker_negotiator.h"
 #include "client/broker_socket.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/own_world.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
 #include "client/connect_daemon.h"
@@ -30,7 +30,6 @@
 #include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
-#include "ipc/process.h"
 #include "ipc/socket.h"
 #include "ipc/status_macros.h"
 #include "ipc/wire_lane.h"
@@ -47,11 +46,6 @@ absl::Duration Since(SteadyClock::time_point start) {
   return absl::FromChrono(SteadyClock::now() - start);
 }
 
-std::string WorkingDirectory() {
-  char path[PATH_MAX];
-  return getcwd(path, sizeof(path)) != nullptr ? path : "/";
-}
-
 absl::StatusOr<ipc::WireLane> ParseLane(const std::string& name) {
   for (const ipc::WireLane lane :
        {ipc::WireLane::kBincodeV15, ipc::WireLane::kProstV16,
@@ -62,16 +56,6 @@ absl::StatusOr<ipc::WireLane> ParseLane(const std::string& name) {
       absl::StrCat("--lane ", name,
                    ": write bincode-v15, prost-v16 or "
                    "frame-v1"));
-}
-
-client::World OwnWorld() {
-  client::World world;
-  const ipc::ZccacheWorld zccache = ipc::ResolveZccacheWorld(
-      ipc::ZccacheInputs{ipc::HostEnvironment(), WorkingDirectory()});
-  world.cache_root = zccache.cache_root;
-  world.daemon_namespace = zccache.daemon_namespace;
-  world.mount_namespace = ipc::OwnMountNamespace().value_or("");
-  return world;
 }
 
 absl::StatusOr<client::BackendRoute> Negotiate(const ipc::Endpoint& broker,
@@ -102,6 +86,8 @@ v1::RouteOrigin ToProto(client::RouteOrigin origin) {
       return v1::ROUTE_ORIGIN_ADOPTED;
     case client::RouteOrigin::kJoined:
       return v1::ROUTE_ORIGIN_JOINED;
+    // The broker is always asked here.
+    case client::RouteOrigin::kNamed:
     case client::RouteOrigin::kUnknown:
       break;
   }
@@ -124,6 +110,7 @@ RouteReport ReportOf(const std::string& broker,
   proto.set_pid(static_cast<uint32_t>(route.pid));
   proto.set_start_time(route.start_time);
   proto.set_boot_id(route.boot_id);
+  proto.set_named_route(route.named_route);
   proto.set_generation(route.generation);
   for (const client::NegotiationStep& step : route.steps) {
     v1::NegotiationStep& made = *negotiation.add_steps();
@@ -148,6 +135,9 @@ void PrintRoute(const Target& target, const std::string& broker,
          Spell(took).c_str());
   printf("  backend   %s, process %d\n", origin.c_str(), route.pid);
   printf("  endpoint  %s\n", route.endpoint.path().c_str());
+  if (!route.named_route.empty()) {
+    printf("  name      %s\n", route.named_route.c_str());
+  }
   printf("  lanes     %s\n", absl::StrJoin(lanes, ", ").c_str());
   for (const client::NegotiationStep& step : route.steps) {
     printf("  %-8s  %s\n", step.name.c_str(), Spell(step.duration).c_str());

@@ -17,6 +17,7 @@
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "ipc/names.h"
+#include "ipc/private_dir.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 
@@ -154,19 +155,8 @@ absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
   return definition;
 }
 
-absl::Status MakeDirectories(const std::string& directory) {
-  for (size_t slash = directory.find('/', 1); slash != std::string::npos;
-       slash = directory.find('/', slash + 1)) {
-    mkdir(directory.substr(0, slash).c_str(), 0700);
-  }
-  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory) {
-  ZCB_RETURN_IF_ERROR(MakeDirectories(directory));
+  ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(directory));
   ipc::UniqueFd fd(open(directory.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
   if (!fd || flock(fd.get(), LOCK_EX) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("lock ", directory));
@@ -182,7 +172,7 @@ absl::Status WriteDefinition(const std::string& file,
       "# A service definition of zcbroker; its fields are described in\n"
       "# docs/definitions.md. Mistakes are shown by: zcbroker service check\n",
       body);
-  ZCB_RETURN_IF_ERROR(MakeDirectories(file.substr(0, file.rfind('/'))));
+  ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(file.substr(0, file.rfind('/'))));
   const std::string temporary = absl::StrCat(file, ".", getpid());
   unlink(temporary.c_str());
   const ipc::UniqueFd fd(

@@ -43,9 +43,6 @@ absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory);
 absl::Status WriteDefinition(const std::string& file,
                              const v1::ServiceDefinition& definition);
 
-// The directory and its missing parents, with mode 0700.
-absl::Status MakeDirectories(const std::string& directory);
-
 }  // namespace zcbroker::cli
 
 #endif  // ZCBROKER_CLIENT_CLI_DEFINITION_FILE_H_

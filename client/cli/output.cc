@@ -88,7 +88,13 @@ int PrintFailure(Format format, const absl::Status& status) {
     PrintJson(report);
     return exit_status;
   }
-  fprintf(stderr, "zcbroker: %s\n", ForTerminal(status.message()).c_str());
+  const client::FallbackReason reason = client::FallbackReasonOf(status);
+  fprintf(stderr, "zcbroker: %s%s\n",
+          exit_status == kExitNoBroker &&
+                  reason == client::FallbackReason::kBrokerMissing
+              ? "no broker runs: "
+              : "",
+          ForTerminal(status.message()).c_str());
   if (detail.has_value()) {
     for (const std::string& line : detail->evidence()) {
       fprintf(stderr, "  %s\n", ForTerminal(line).c_str());
@@ -98,7 +104,11 @@ int PrintFailure(Format format, const absl::Status& status) {
               Spell(absl::Milliseconds(detail->retry_after_ms())).c_str());
     }
   }
-  if (exit_status == kExitNoBroker) {
+  // One that is there and mute is not helped by another, and where the place
+  // cannot be used the message says what to mend.
+  if (exit_status == kExitNoBroker &&
+      reason != client::FallbackReason::kBrokerMute &&
+      reason != client::FallbackReason::kBrokerUnreachable) {
     fprintf(stderr, "  start one with: zcbroker up%s\n",
             geteuid() == 0 ? " --allow-root" : "");
   }

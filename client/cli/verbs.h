@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/cli/bring_up.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/output.h"
 #include "proto/zcbroker/v1/admin.pb.h"
@@ -44,12 +45,40 @@ int ServiceAdd(Format format, const std::string& config_dir,
 int ServiceList(Format format, const std::string& config_dir);
 int ServiceCheck(Format format, const std::string& config_dir);
 
-struct UpOptions {
-  std::string config_dir;
-  bool allow_root = false;
-};
+// What is in force and who set it: with the running broker, else, where none
+// runs, with one that was started with `config_dir`.
+int ConfigEffective(Format format, const std::string& config_dir);
+
 int Up(Format format, const UpOptions& options);
 int Down(Format format, bool stop_backends);
+
+struct RunOptions {
+  // The version is empty for the newest the broker knows.
+  Target target{"zccache", ""};
+  UpOptions up;
+  // What SIGPIPE did when this program started.
+  void (*sigpipe)(int) = nullptr;
+};
+// Becomes `command`, in an environment in which clients of the target reach
+// its daemon by its named route. Where that cannot be had the reason is told
+// on standard error and the command runs as it would have without; so this
+// returns only where the command itself cannot be run: 127 (there is none) or
+// 126.
+int Exec(const RunOptions& options, const std::vector<std::string>& command);
+
+enum class Shell { kPosix, kFish };
+// The same environment, as commands for a shell.
+int Env(Format format, Shell shell, const RunOptions& options);
+
+// Have one backend started, or ended: at once, or when nothing is in flight.
+int Start(Format format, const Target& target);
+int Stop(Format format, const Target& target);
+int Drain(Format format, const Target& target);
+
+// Why a client in this environment is or is not connected through the broker.
+// Looks only: starts nothing and asks for no start. `all`: fallbacks of all
+// processes of the user, not only of this shell.
+int Explain(Format format, const Target& target, bool all);
 
 }  // namespace zcbroker::cli
 

@@ -21,7 +21,8 @@ constexpr char kExitStatuses[] =
     "Exit statuses: 0 done; 1 failure; 2 wrong usage or name; 3 no broker; 4 "
     "unknown\nservice; 5 version not installed; 6 blocked; 7 another world; 8 "
     "start failed;\n9 broken; 10 too many at once; 11 shutting down; 12 not "
-    "your broker; 13 no common\nlane. `compile` exits as the compiler did.";
+    "your broker; 13 no common\nlane. `compile` and `exec` exit as their "
+    "command did.";
 
 // Everything a command line can say. Verbs read what concerns them.
 struct CommandLine {
@@ -32,9 +33,14 @@ struct CommandLine {
   Target compile_target{"zccache", ""};
   std::vector<std::string> command;
   std::string config_dir;
+  bool effective = false;
   ServiceChange change;
   bool allow_root = false;
+  bool no_claim = false;
   bool stop_backends = false;
+  RunOptions run;
+  std::string shell = "sh";
+  bool all = false;
 
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
@@ -100,6 +106,70 @@ void AddClientVerbs(CLI::App& app, CommandLine& line,
   compile->add_option("COMMAND", line.command, "after --")->required();
 }
 
+void AddRunOptions(CLI::App* verb, RunOptions& run) {
+  verb->add_option("--service", run.target.service, "whose daemon")
+      ->capture_default_str();
+  verb->add_option("--wanted", run.target.version,
+                   "its version (default: the newest installed)");
+  AddConfigDir(verb, run.up.config_dir);
+  verb->add_flag("--allow-root", run.up.allow_root,
+                 "start a broker also as root");
+}
+
+void AddRunVerbs(CLI::App& app, CommandLine& line,
+                 std::function<int()>& chosen) {
+  CLI::App* exec = AddVerb(
+      app, "exec",
+      "Run a command whose compiler caches reach their daemon through the "
+      "broker:\nzcbroker exec -- make -j16",
+      chosen, [&line] { return Exec(line.run, line.command); });
+  AddRunOptions(exec, line.run);
+  exec->add_option("COMMAND", line.command, "after --")->required();
+
+  CLI::App* env =
+      AddVerb(app, "env",
+              "Print what `exec` sets, for a shell: eval \"$(zcbroker env)\"",
+              chosen, [&line] {
+                return Env(line.format(),
+                           line.shell == "fish" ? Shell::kFish : Shell::kPosix,
+                           line.run);
+              });
+  AddRunOptions(env, line.run);
+  env->add_option("--shell", line.shell, "sh or fish")
+      ->check(CLI::IsMember({"sh", "fish"}))
+      ->capture_default_str();
+  AddJson(env, line.json);
+
+  CLI::App* explain = AddVerb(
+      app, "explain",
+      "Why is a client here connected through the broker, or not?", chosen,
+      [&line] { return Explain(line.format(), line.run.target, line.all); });
+  explain->add_option("--service", line.run.target.service, "whose client")
+      ->capture_default_str();
+  explain->add_option("--wanted", line.run.target.version,
+                      "its version (default: the newest that has a route)");
+  explain->add_flag("--all", line.all,
+                    "fallbacks of all processes, not only of this shell");
+  AddJson(explain, line.json);
+}
+
+void AddBackendVerbs(CLI::App& app, CommandLine& line,
+                     std::function<int()>& chosen) {
+  CLI::App* start =
+      AddVerb(app, "start", "Start a backend, also one that is broken.", chosen,
+              [&line] { return Start(line.format(), line.target); });
+  CLI::App* stop =
+      AddVerb(app, "stop", "End a backend, whatever it is doing.", chosen,
+              [&line] { return Stop(line.format(), line.target); });
+  CLI::App* drain =
+      AddVerb(app, "drain", "End a backend when nothing is in flight.", chosen,
+              [&line] { return Drain(line.format(), line.target); });
+  for (CLI::App* verb : {start, stop, drain}) {
+    AddTarget(verb, line.target);
+    AddJson(verb, line.json);
+  }
+}
+
 void AddServiceVerbs(CLI::App& app, CommandLine& line,
                      std::function<int()>& chosen) {
   CLI::App* service =
@@ -144,7 +214,8 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
   AddJson(list, line.json);
 
   CLI::App* check = AddVerb(
-      *service, "check", "Mistakes in definitions, with file and line.", chosen,
+      *service, "check",
+      "Mistakes in definitions and the policy, with file and line.", chosen,
       [&line] { return ServiceCheck(line.format(), line.config_dir); });
   AddConfigDir(check, line.config_dir);
   AddJson(check, line.json);
@@ -157,13 +228,26 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
               [&line] { return Status(line.format()); });
   AddJson(status, line.json);
 
+  CLI::App* config = AddVerb(
+      app, "config", "What the broker goes by, and who set it.", chosen,
+      [&line] { return ConfigEffective(line.format(), line.config_dir); });
+  config
+      ->add_flag("--effective", line.effective,
+                 "policy, definitions and defaults put together")
+      ->required();
+  AddConfigDir(config, line.config_dir);
+  AddJson(config, line.json);
+
   CLI::App* up = AddVerb(
       app, "up", "Start a broker in the background unless one answers.", chosen,
       [&line] {
-        return Up(line.format(), UpOptions{line.config_dir, line.allow_root});
+        return Up(line.format(),
+                  UpOptions{line.config_dir, line.allow_root, line.no_claim});
       });
   AddConfigDir(up, line.config_dir);
   up->add_flag("--allow-root", line.allow_root, "also as root");
+  up->add_flag("--no-claim", line.no_claim,
+               "do not listen where services' own clients look");
   AddJson(up, line.json);
 
   CLI::App* down = AddVerb(
@@ -175,21 +259,26 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
 }
 
 int Main(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);
+  auto* const sigpipe = signal(SIGPIPE, SIG_IGN);
   // Mistakes are reported in our own words.
   google::protobuf::SetLogHandler(nullptr);
   CLI::App app(
       "Finds and starts background daemons, one for all who ask.\n\n"
       "  zcbroker up                         start the broker\n"
       "  zcbroker route zccache 1.11.22      where does that daemon listen?\n"
-      "  zcbroker status                     what is going on?");
+      "  zcbroker exec -- make -j16          build through it\n"
+      "  zcbroker status                     what is going on?\n"
+      "  zcbroker explain                    why is this shell not served?");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
   app.require_subcommand(0, 1);
   app.allow_extras();
   app.footer(kExitStatuses);
   CommandLine line;
+  line.run.sigpipe = sigpipe;
   std::function<int()> chosen;
   AddClientVerbs(app, line, chosen);
+  AddRunVerbs(app, line, chosen);
+  AddBackendVerbs(app, line, chosen);
   AddServiceVerbs(app, line, chosen);
   AddBrokerVerbs(app, line, chosen);
   try {
@@ -202,10 +291,12 @@ int Main(int argc, char** argv) {
   unknown.erase(std::remove(unknown.begin(), unknown.end(), "--"),
                 unknown.end());
   if (!chosen || !unknown.empty()) {
-    const std::string what = unknown.empty() ? std::string("say a command")
-                             : chosen
-                                 ? "unexpected argument '" + unknown[0] + "'"
-                                 : "there is no command '" + unknown[0] + "'";
+    std::string what = unknown.empty() ? std::string("say a command")
+                       : chosen ? "unexpected argument '" + unknown[0] + "'"
+                                : "there is no command '" + unknown[0] + "'";
+    if (chosen && !line.command.empty()) {
+      what += "; write -- before the command: -- " + line.command[0] + " ...";
+    }
     fprintf(stderr, "zcbroker: %s; see zcbroker --help\n", what.c_str());
     return kExitUsage;
   }

@@ -1,0 +1,140 @@
+#include "client/cli/bring_up.h"
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/cli/admin_client.h"
+#include "client/cli/broker_program.h"
+#include "client/fallback.h"
+#include "ipc/environment.h"
+#include "ipc/private_dir.h"
+#include "ipc/process.h"
+#include "ipc/status_macros.h"
+
+namespace zcbroker::cli {
+namespace {
+
+constexpr absl::Duration kUpPatience = absl::Seconds(10);
+// What the kernel keeps of a program's name is 15 bytes; this has as many.
+constexpr absl::string_view kKeeperName = "zcbroker-keeper";
+
+absl::StatusOr<std::string> MakeLogFile() {
+  const std::string log_dir = absl::StrCat(
+      BaseDirectory("XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
+  ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(log_dir));
+  return absl::StrCat(log_dir, "/zcbrokerd.log");
+}
+
+struct CommandWords {
+  std::string program;
+  std::vector<std::string> arguments;
+};
+
+// zcbrokerd under its keeper; alone where there is no keeper to be found.
+absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
+  ZCB_ASSIGN_OR_RETURN(std::string broker, FindBrokerProgram());
+  CommandWords words;
+  const absl::StatusOr<std::string> keeper = FindKeeperProgram();
+  if (keeper.ok()) {
+    words.program = *keeper;
+    words.arguments = {"--broker", std::move(broker), "--"};
+  } else {
+    fprintf(stderr,
+            "zcbroker: %s; the broker starts without one, and nobody starts "
+            "it again should it die\n",
+            std::string(keeper.status().message()).c_str());
+    words.program = std::move(broker);
+  }
+  if (!options.config_dir.empty()) {
+    words.arguments.insert(words.arguments.end(),
+                           {"--config-dir", options.config_dir});
+  }
+  if (options.allow_root) words.arguments.emplace_back("--allow-root");
+  if (options.no_claim) words.arguments.emplace_back("--no-claim");
+  return words;
+}
+
+UpReport ReportOf(const v1::GetStatusResponse& status) {
+  UpReport report;
+  report.set_pid(status.pid());
+  report.set_endpoint(status.endpoint());
+  report.set_keeper_pid(
+      static_cast<uint32_t>(KeeperOf(static_cast<int>(status.pid()))));
+  return report;
+}
+
+}  // namespace
+
+std::string BaseDirectory(absl::string_view variable,
+                          absl::string_view fallback) {
+  const ipc::EnvironmentLookup environment = ipc::HostEnvironment();
+  const absl::optional<std::string> set = environment(variable);
+  if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
+  return absl::StrCat(environment("HOME").value_or(""), "/", fallback);
+}
+
+bool NoBrokerRuns(const absl::Status& status) {
+  const client::FallbackReason reason = client::FallbackReasonOf(status);
+  return reason == client::FallbackReason::kBrokerMissing ||
+         reason == client::FallbackReason::kBrokerRefused;
+}
+
+absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker() {
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (!admin.ok()) {
+    if (NoBrokerRuns(admin.status())) {
+      return absl::optional<v1::GetStatusResponse>();
+    }
+    return admin.status();
+  }
+  ZCB_ASSIGN_OR_RETURN(v1::GetStatusResponse status, (*admin)->GetStatus());
+  return absl::optional<v1::GetStatusResponse>(std::move(status));
+}
+
+int KeeperOf(int broker_pid) {
+  const auto broker = ipc::ReadProcessStat(broker_pid);
+  if (!broker.ok()) return 0;
+  const auto parent = ipc::ReadProcessStat(broker->parent);
+  return parent.ok() && parent->name == kKeeperName ? parent->pid : 0;
+}
+
+absl::StatusOr<UpReport> BringUp(const UpOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  ZCB_ASSIGN_OR_RETURN(const auto running, RunningBroker());
+  if (running.has_value()) return ReportOf(*running);
+  ZCB_ASSIGN_OR_RETURN(const CommandWords words, BrokerCommand(options));
+  ZCB_ASSIGN_OR_RETURN(const std::string log_file, MakeLogFile());
+  const absl::StatusOr<StartedBroker> started =
+      StartBroker(words.program, words.arguments, log_file, kUpPatience);
+  const auto now_running = RunningBroker();
+  if (!started.ok()) {
+    // Somebody else's `up` may have been quicker.
+    if (!now_running.ok() || !now_running->has_value()) return started.status();
+    return ReportOf(**now_running);
+  }
+  ZCB_RETURN_IF_ERROR(now_running.status());
+  if (!now_running->has_value()) {
+    return absl::UnavailableError(absl::StrCat(
+        "the broker became ready and is gone; its log: ", log_file));
+  }
+  UpReport report = ReportOf(**now_running);
+  // What a person should know at once: it is not where they think it is, or a
+  // definition has a mistake.
+  for (const v1::Problem& problem : (*now_running)->problems()) {
+    fprintf(stderr, "%s: %s\n", problem.where().c_str(),
+            problem.what().c_str());
+  }
+  report.set_started(true);
+  report.set_log_file(log_file);
+  report.set_milliseconds(absl::ToDoubleMilliseconds(
+      absl::FromChrono(std::chrono::steady_clock::now() - start)));
+  return report;
+}
+
+}  // namespace zcbroker::cli

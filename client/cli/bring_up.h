@@ -1,0 +1,45 @@
+// A broker that answers: the one that runs, or one started in the background
+// under its keeper.
+#ifndef ZCBROKER_CLIENT_CLI_BRING_UP_H_
+#define ZCBROKER_CLIENT_CLI_BRING_UP_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
+#include "client/cli/report.pb.h"
+#include "proto/zcbroker/v1/admin.pb.h"
+
+namespace zcbroker::cli {
+
+struct UpOptions {
+  std::string config_dir;
+  bool allow_root = false;
+  bool no_claim = false;
+};
+
+// $`variable` where it is absolute, else $HOME/`fallback`.
+std::string BaseDirectory(absl::string_view variable,
+                          absl::string_view fallback);
+
+// Whether an attempt to reach the broker failed because none runs.
+bool NoBrokerRuns(const absl::Status& status);
+
+// The status of a broker that answers; nothing where none runs. Errors: those
+// of AdminClient.
+absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker();
+
+// The keeper of a broker: its parent process, if that is one; else 0.
+int KeeperOf(int broker_pid);
+
+// Returns once it is ready; somebody else's that was quicker will do. What the
+// broker reports as problems, and a keeper that is not installed, is told on
+// standard error. Errors: those of FindBrokerProgram, StartBroker and
+// AdminClient.
+absl::StatusOr<UpReport> BringUp(const UpOptions& options);
+
+}  // namespace zcbroker::cli
+
+#endif  // ZCBROKER_CLIENT_CLI_BRING_UP_H_

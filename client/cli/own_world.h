@@ -1,0 +1,19 @@
+// The world this process lives in (docs/protocol.md, "Worlds").
+#ifndef ZCBROKER_CLIENT_CLI_OWN_WORLD_H_
+#define ZCBROKER_CLIENT_CLI_OWN_WORLD_H_
+
+#include <string>
+
+#include "client/broker_negotiator.h"
+
+namespace zcbroker::cli {
+
+// "/" where it cannot be told.
+std::string WorkingDirectory();
+
+// For zccache and its kind: cache root and namespace by the environment.
+client::World OwnWorld();
+
+}  // namespace zcbroker::cli
+
+#endif  // ZCBROKER_CLIENT_CLI_OWN_WORLD_H_
