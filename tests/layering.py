@@ -28,9 +28,11 @@ RULES = [
     (r"^service/framed/", f"{GRPC}|{ASIO}", "the framed adapter does no I/O"),
     (r"^service/host/", GRPC, "only service/rpc knows gRPC"),
     (r"^service/rpc/", ASIO, "only service/host knows the loop"),
-    (r"^client/_objs/(connect_daemon|daemon_connection|framed_negotiator|fallback|broker_socket)/", GRPC,
+    (r"^client/_objs/(connect_daemon|daemon_connection|framed_negotiator|fallback|fallback_records|broker_socket|named_route|route_memory)/", GRPC,
      "the client knows gRPC in one negotiator only"),
     (r"^client/backend_sdk/", GRPC, "backends need no gRPC"),
+    (r"^client/launcher/", f"{GRPC}|{ASIO}|{SPDLOG}|/usr/include/CLI/", "the launcher starts like a plain C program"),
+    (r"^service/keeper/", f"{GRPC}|{ASIO}|{SPDLOG}", "the keeper knows no framework"),
 ]
 
 # Operating system headers in ipc/ only under platform/: by the source text,
@@ -91,6 +93,7 @@ def self_test():
         "service/rpc/_objs/services/services.d": ["/usr/include/asio/io_context.hpp"],
         "client/_objs/connect_daemon/connect_daemon.d": ["/usr/include/grpc/grpc.h"],
         "proto/zcbroker/v1/_objs/refusals/refusals.d": ["ipc/names.h"],
+        "client/launcher/_objs/launcher/launcher.d": ["/usr/include/grpcpp/grpcpp.h"],
     }
     missed = [name for name, files in planted.items() if not breaches({name: files})]
     allowed = {

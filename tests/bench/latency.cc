@@ -8,7 +8,17 @@
 //          a Hello over a new connection: connect, write, read, close
 //        latency grpc SAMPLES NAME=SOCKET,SERVICE,VERSION...
 //          Broker.Negotiate over a warm channel
+//        latency grpc-new SAMPLES NAME=SOCKET,SERVICE,VERSION...
+//          the same over a new channel each time, with all that belongs to it
+//        latency connect SAMPLES NAME=ENDPOINT,direct|route-info,VERSION...
+//          our client library against a daemon: ConnectDaemon, Ping, close;
+//          where to is told (row 4 of its table) or read (row 3)
 // Prints a line per contender: NAME, p50, p99 in microseconds, samples.
+//
+// usage: latency framed-rate PER_SECOND SECONDS SOCKET,SERVICE,VERSION
+//          so many Hellos a second, whether or not earlier ones are answered;
+//          each is late from when it was due
+// Prints p50, p99 in microseconds, samples, and answers a second.
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +29,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -26,10 +37,16 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "client/broker_negotiator.h"
+#include "client/connect_daemon.h"
+#include "client/daemon_connection.h"
 #include "grpcpp/grpcpp.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
+#include "ipc/environment.h"
 #include "ipc/frame/envelope.h"
 #include "ipc/socket.h"
 #include "proto/running_process/broker_v1.pb.h"
@@ -42,6 +59,8 @@ namespace upstream = running_process::broker::v1;
 
 constexpr int kBlock = 500;
 constexpr int kWarmUp = 100;
+// Of a rate: enough for one that waits not to hold up the next.
+constexpr size_t kSenders = 16;
 
 struct Contender {
   std::string name;
@@ -97,26 +116,77 @@ std::function<void()> FramedSample(const std::string& socket,
   };
 }
 
-std::function<void()> GrpcSample(const std::string& socket,
-                                 const std::string& service,
-                                 const std::string& version) {
+std::unique_ptr<v1::Broker::Stub> NewStub(const std::string& socket) {
   grpc::ChannelArguments arguments;
   arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
-  const std::shared_ptr<v1::Broker::Stub> stub = v1::Broker::NewStub(
+  // Else the next channel would find the connection of the last one.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return v1::Broker::NewStub(
       grpc::CreateCustomChannel(absl::StrCat("unix:", socket),
                                 grpc::InsecureChannelCredentials(), arguments));
+}
+
+void Negotiate(v1::Broker::Stub& stub, const v1::NegotiateRequest& request) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::seconds(15));
+  v1::NegotiateResponse response;
+  const grpc::Status status = stub.Negotiate(&context, request, &response);
+  if (!status.ok()) Die(status.error_message());
+}
+
+std::function<void()> GrpcSample(const std::string& socket,
+                                 const std::string& service,
+                                 const std::string& version, bool new_channel) {
   v1::NegotiateRequest request;
   request.set_service(service);
   request.set_wanted_version(version);
   request.set_client_name("latency");
-  return [stub, request] {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::seconds(15));
-    v1::NegotiateResponse response;
-    const grpc::Status status = stub->Negotiate(&context, request, &response);
-    if (!status.ok()) Die(status.error_message());
+  if (new_channel) {
+    return [socket, request] { Negotiate(*NewStub(socket), request); };
+  }
+  // A std::function is copied, so the stub has two owners for a moment.
+  const std::shared_ptr<v1::Broker::Stub> stub = NewStub(socket);
+  return [stub, request] { Negotiate(*stub, request); };
+}
+
+std::function<void()> ConnectSample(const std::string& endpoint,
+                                    const std::string& how,
+                                    const std::string& version) {
+  const bool by_route_info = how == "route-info";
+  client::ConnectOptions options;
+  options.wanted_version = version;
+  options.environment =
+      [by_route_info, host = ipc::HostEnvironment()](
+          absl::string_view name) -> absl::optional<std::string> {
+    if (name != "ZCCACHE_BROKER_CONNECT") return host(name);
+    if (by_route_info) return "1";
+    return absl::nullopt;
   };
+  // A hit asks no broker.
+  options.negotiator = [](const ipc::EnvironmentLookup&)
+      -> absl::StatusOr<std::unique_ptr<client::BrokerNegotiator>> {
+    Die("the broker was asked");
+  };
+  const client::ConnectLane lane = by_route_info ? client::ConnectLane::kBroker
+                                                 : client::ConnectLane::kDirect;
+  return [endpoint, options, lane] {
+    auto daemon = client::ConnectDaemonWithRoute(endpoint, options);
+    if (!daemon.ok()) Die(daemon.status().ToString());
+    if (daemon->route.lane != lane) Die("not the way that was meant");
+    const absl::Status pong =
+        daemon->connection.Ping(ipc::Deadline::After(absl::Seconds(10)));
+    if (!pong.ok()) Die(pong.ToString());
+  };
+}
+
+std::function<void()> SampleOf(const std::string& protocol,
+                               const std::vector<std::string>& parts) {
+  if (protocol == "framed") return FramedSample(parts[0], parts[1], parts[2]);
+  if (protocol == "grpc" || protocol == "grpc-new") {
+    return GrpcSample(parts[0], parts[1], parts[2], protocol == "grpc-new");
+  }
+  return ConnectSample(parts[0], parts[1], parts[2]);
 }
 
 void Run(std::vector<Contender>& contenders, int samples) {
@@ -144,9 +214,50 @@ void Run(std::vector<Contender>& contenders, int samples) {
   }
 }
 
+int RunAtRate(double per_second, double seconds,
+              const std::vector<std::string>& parts) {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now() + std::chrono::milliseconds(100);
+  const auto total = static_cast<size_t>(per_second * seconds);
+  std::vector<std::vector<double>> micros(kSenders);
+  std::vector<std::thread> senders;
+  for (size_t sender = 0; sender < kSenders; ++sender) {
+    senders.emplace_back([&, sender] {
+      const auto sample = FramedSample(parts[0], parts[1], parts[2]);
+      for (size_t i = sender; i < total; i += kSenders) {
+        const auto due = begin + std::chrono::duration_cast<Clock::duration>(
+                                     std::chrono::duration<double>(
+                                         static_cast<double>(i) / per_second));
+        std::this_thread::sleep_until(due);
+        sample();
+        micros[sender].push_back(
+            std::chrono::duration<double, std::micro>(Clock::now() - due)
+                .count());
+      }
+    });
+  }
+  for (std::thread& sender : senders) sender.join();
+  const std::chrono::duration<double> took = Clock::now() - begin;
+  std::vector<double> all;
+  for (const std::vector<double>& each : micros) {
+    all.insert(all.end(), each.begin(), each.end());
+  }
+  std::sort(all.begin(), all.end());
+  printf("%.1f %.1f %zu %.0f\n", all[all.size() / 2],
+         all[all.size() * 99 / 100], all.size(),
+         static_cast<double>(all.size()) / took.count());
+  return 0;
+}
+
 int Main(int argc, char** argv) {
+  if (argc == 5 && std::string(argv[1]) == "framed-rate") {
+    const std::vector<std::string> parts = absl::StrSplit(argv[4], ',');
+    if (parts.size() != 3) Die("not three parts");
+    return RunAtRate(atof(argv[2]), atof(argv[3]), parts);
+  }
   if (argc < 4) {
-    Die("usage: latency framed|grpc SAMPLES NAME=SOCKET,SERVICE,VERSION...");
+    Die("usage: latency framed|grpc|grpc-new|connect SAMPLES "
+        "NAME=A,B,VERSION...");
   }
   const std::string protocol = argv[1];
   std::vector<Contender> contenders;
@@ -155,13 +266,9 @@ int Main(int argc, char** argv) {
         absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
     const std::vector<std::string> parts = absl::StrSplit(named.second, ',');
     if (parts.size() != 3) {
-      Die(absl::StrCat("not SOCKET,SERVICE,VERSION: ", argv[i]));
+      Die(absl::StrCat("not three parts: ", argv[i]));
     }
-    contenders.push_back({named.first,
-                          protocol == "grpc"
-                              ? GrpcSample(parts[0], parts[1], parts[2])
-                              : FramedSample(parts[0], parts[1], parts[2]),
-                          {}});
+    contenders.push_back({named.first, SampleOf(protocol, parts), {}});
   }
   Run(contenders, atoi(argv[2]));
   return 0;

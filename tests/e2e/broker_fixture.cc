@@ -81,7 +81,7 @@ Home::Home() {
   for (const char* leaf :
        {"run", "run/zcbroker", "config", "config/zcbroker",
         "config/zcbroker/services", "config/running-process",
-        "config/running-process/services", "state", "bin", "work"}) {
+        "config/running-process/services", "state", "bin", "work", "policy"}) {
     if (mkdir(Entry(leaf).c_str(), 0700) != 0) abort();
   }
 }
@@ -115,6 +115,12 @@ Environment Home::environment() const {
 
 void Home::Define(const std::string& name, const std::string& text) const {
   WriteFile(absl::StrCat(services_dir(), "/", name, ".textproto"), text);
+}
+
+void Home::SetPolicy(const std::string& text) const {
+  const std::string beside = policy_file() + ".new";
+  WriteFile(beside, text);
+  std::filesystem::rename(beside, policy_file());
 }
 
 void Home::DefineUpstream(const std::string& name, const std::string& binary,
@@ -352,6 +358,7 @@ Process Broker::Start(const Home& home, const Options& options) {
   }
   std::vector<std::string> argv{BrokerProgram()};
   ProcessOptions process;
+  process.stderr_fd = options.log_fd;
   ipc::UniqueFd listener;
   if (options.inherit_socket) {
     listener = ListeningSocket(socket_);
@@ -369,6 +376,8 @@ Process Broker::Start(const Home& home, const Options& options) {
             BrokerProgram()};
   }
   argv.insert(argv.end(), options.arguments.begin(), options.arguments.end());
+  // Not this machine's.
+  argv.insert(argv.end(), {"--policy-file", home.policy_file()});
   return Process(std::move(argv), environment, process);
 }
 
@@ -411,6 +420,12 @@ void BrokerTest::StartBroker(const Broker::Options& options) {
 void BrokerTest::StopBroker() {
   EXPECT_EQ(broker_->Terminate(), 0);
   broker_.reset();
+}
+
+int BrokerTest::AwaitBrokersEnd() {
+  const int status = broker_->process().Wait();
+  broker_.reset();
+  return status;
 }
 
 uint64_t BrokerTest::Counter(const std::string& name) const {

@@ -168,6 +168,20 @@ TEST_F(CliTest, StatusShowsBackendsCountersAndProblems) {
   }
 }
 
+TEST_F(CliTest, AStoppedBrokerIsSaidToBeMuteAndByNumber) {
+  StartBroker();
+  broker().process().Signal(SIGSTOP);
+  const Finished status = Cli({"status"});
+  broker().process().Signal(SIGCONT);
+  EXPECT_EQ(status.status, 3);
+  EXPECT_TRUE(absl::StrContains(status.err, "gives no sign of life"))
+      << status.err;
+  EXPECT_TRUE(absl::StrContains(
+      status.err, absl::StrCat("process ", broker().process().pid())))
+      << status.err;
+  EXPECT_FALSE(absl::StrContains(status.err, "start one with")) << status.err;
+}
+
 TEST_F(CliTest, ServiceAddMakesAServiceAndThenAddsABinary) {
   StartBroker();
   const std::vector<std::string> add = {
@@ -290,6 +304,31 @@ TEST_F(CliTest, ServiceCheckShowsMistakes) {
   EXPECT_TRUE(absl::StrContains(text.out, "typo.textproto:2:")) << text.out;
 }
 
+TEST_F(CliTest, ABackendIsStartedDrainedAndStopped) {
+  DefineDemo();
+  StartBroker();
+  const Struct started = Json({"start", "demo", "1.0.0"});
+  EXPECT_EQ(Text(started, "state"), "BACKEND_STATE_READY");
+  EXPECT_EQ(Text(started, "last_end"), "");
+  const Struct drained = Json({"drain", "demo", "1.0.0"});
+  EXPECT_EQ(Text(drained, "state"), "BACKEND_STATE_GONE");
+  EXPECT_EQ(Text(drained, "last_end"), "drain asked for");
+  ASSERT_EQ(Cli({"start", "demo", "1.0.0"}).status, 0);
+  const Finished stopped = Cli({"stop", "demo", "1.0.0"});
+  EXPECT_EQ(stopped.status, 0) << stopped.err;
+  for (const char* part :
+       {"demo 1.0.0  gone", "the last one ended: stop asked for"}) {
+    EXPECT_TRUE(absl::StrContains(stopped.out, part)) << stopped.out;
+  }
+  // What it had logged explains nothing here; where the log is, is told.
+  EXPECT_FALSE(absl::StrContains(stopped.out, "serving ")) << stopped.out;
+  EXPECT_TRUE(absl::StrContains(stopped.out, "      log: ")) << stopped.out;
+  for (const char* verb : {"start", "drain", "stop"}) {
+    ExpectFails({verb, "nobody", "1.0.0"}, 4, "SERVICE_UNKNOWN");
+    ExpectFails({verb, "demo", "9.9.9"}, 5, "VERSION_NOT_INSTALLED");
+  }
+}
+
 TEST_F(CliTest, UpStartsOneBrokerAndDownEndsIt) {
   DefineDemo();
   const Struct first = Json({"up", "--allow-root"});
@@ -297,6 +336,9 @@ TEST_F(CliTest, UpStartsOneBrokerAndDownEndsIt) {
   EXPECT_EQ(Text(first, "endpoint"), socket());
   const auto pid = static_cast<pid_t>(At(first, "pid").number_value());
   EXPECT_TRUE(IsRunning(pid));
+  const auto keeper =
+      static_cast<pid_t>(At(first, "keeper_pid").number_value());
+  EXPECT_TRUE(IsRunning(keeper));
   const Finished second = Cli({"up", "--allow-root"});
   EXPECT_EQ(second.status, 0) << second.err;
   EXPECT_TRUE(absl::StrContains(second.out,
@@ -309,6 +351,7 @@ TEST_F(CliTest, UpStartsOneBrokerAndDownEndsIt) {
   EXPECT_TRUE(At(down, "stopped").bool_value());
   EXPECT_EQ(At(down, "pid").number_value(), pid);
   EXPECT_FALSE(IsRunning(pid));
+  EXPECT_FALSE(IsRunning(keeper));
   EXPECT_NE(access(socket().c_str(), F_OK), 0);
 
   const Finished nobody = Cli({"down"});
@@ -330,7 +373,21 @@ TEST_F(CliTest, NoBrokerIsThree) {
   ExpectFails({"route", "demo", "1.0.0"}, 3, "broker_missing");
   ExpectFails({"ping", "demo", "1.0.0"}, 3, "broker_missing");
   ExpectFails({"status"}, 3, "broker_missing");
-  EXPECT_TRUE(absl::StrContains(Cli({"status"}).err, "zcbroker up"));
+  const Finished status = Cli({"status"});
+  EXPECT_TRUE(absl::StartsWith(status.err, "zcbroker: no broker runs: "))
+      << status.err;
+  EXPECT_TRUE(absl::StrContains(status.err, "zcbroker up")) << status.err;
+}
+
+TEST_F(CliTest, APlaceThatCannotBeUsedIsToBeMendedNotStartedIn) {
+  StartBroker();
+  const std::string place = socket().substr(0, socket().rfind('/'));
+  ASSERT_EQ(chmod(place.c_str(), 0755), 0);
+  const Finished status = Cli({"status"});
+  ASSERT_EQ(chmod(place.c_str(), 0700), 0);
+  EXPECT_EQ(status.status, 3);
+  EXPECT_TRUE(absl::StrContains(status.err, "chmod 700")) << status.err;
+  EXPECT_FALSE(absl::StrContains(status.err, "start one with")) << status.err;
 }
 
 TEST_F(CliTest, WrongUsageIsTwo) {
@@ -340,6 +397,11 @@ TEST_F(CliTest, WrongUsageIsTwo) {
   EXPECT_EQ(Cli({"route", "demo", "1.0.0", "--nosuch"}).status, 2);
   EXPECT_EQ(Cli({"service"}).status, 2);
   EXPECT_EQ(Cli({"ping", "demo", "1.0.0", "--count", "0"}).status, 2);
+  for (const char* verb : {"compile", "exec"}) {
+    const Finished unmarked = Cli({verb, "gcc", "-c", "x.c"});
+    EXPECT_EQ(unmarked.status, 2);
+    EXPECT_TRUE(absl::StrContains(unmarked.err, "-- gcc ...")) << unmarked.err;
+  }
 }
 
 TEST_F(CliTest, RefusalsHaveTheStatusesOfTheTable) {
@@ -361,10 +423,10 @@ TEST_F(CliTest, RefusalsHaveTheStatusesOfTheTable) {
   ExpectFails({"route", "bad", "1.0.0"}, 8, "BACKEND_START_FAILED");
   ExpectFails({"ping", "opaque", "1.0.0", "--lane", "frame-v1"}, 13,
               "LANE_UNSUPPORTED");
-  const Finished elsewhere = Cli({"route", "cache", "1.0.0"},
-                                 {{"ZCCACHE_CACHE_DIR", "/somewhere/else"}});
+  const Finished elsewhere =
+      Cli({"route", "cache", "1.0.0"}, {{"ZCCACHE_CACHE_DIR", "/no\tplace"}});
   EXPECT_EQ(elsewhere.status, 7) << elsewhere.err;
-  EXPECT_TRUE(absl::StrContains(elsewhere.err, "/somewhere/else"))
+  EXPECT_TRUE(absl::StrContains(elsewhere.err, "cache directory: yours is"))
       << elsewhere.err;
   EXPECT_EQ(Cli({"route", "cache", "1.0.0"}).status, 0);
 
@@ -394,6 +456,13 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
             "--lane", "--config-dir", "--json"}},
           {{"service", "list"}, {"--config-dir", "--json"}},
           {{"service", "check"}, {"--config-dir", "--json"}},
+          {{"exec"},
+           {"--service", "--wanted", "--config-dir", "--allow-root",
+            "COMMAND"}},
+          {{"env"},
+           {"--service", "--wanted", "--config-dir", "--allow-root", "--shell",
+            "--json"}},
+          {{"explain"}, {"--service", "--wanted", "--all", "--json"}},
           {{"up"}, {"--config-dir", "--allow-root", "--json"}},
           {{"down"}, {"--stop-backends", "--json"}},
       };
@@ -410,8 +479,9 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
   }
   const Finished top = Cli({"--help"});
   EXPECT_EQ(top.status, 0);
-  for (const char* word : {"route", "ping", "compile", "status", "service",
-                           "up", "down", "Exit statuses"}) {
+  for (const char* word :
+       {"route", "ping", "compile", "exec", "env", "explain", "status",
+        "service", "up", "down", "Exit statuses"}) {
     EXPECT_TRUE(absl::StrContains(top.out, word)) << word;
   }
 }

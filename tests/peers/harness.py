@@ -23,6 +23,7 @@ class Options:
 
     bin = ""
     peers = ""
+    zcb = None
     sanitized = False
 
 
@@ -78,6 +79,7 @@ class Home:
         self.env = {"HOME": self.dir, "XDG_RUNTIME_DIR": self.runtime, "USER": "peer", "PATH": path,
                     "ZCCACHE_CACHE_DIR": self.cache}
         self.broker = None
+        self.programs = None  # a folder of their own for keeper and broker
         self.log = os.path.join(self.dir, "broker.log")
 
     def __enter__(self):
@@ -169,6 +171,35 @@ class Home:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir)
         wait_until("the broker to answer", lambda: self.cli("status").returncode == 0, 20)
 
+    def start_kept_broker(self, **extra):
+        """The same under its keeper, which is `self.broker` then."""
+        self.spawn_kept_broker(**extra)
+        wait_until("the broker to answer", lambda: self.cli("status").returncode == 0, 20)
+
+    def spawn_kept_broker(self, **extra):
+        """The same without waiting: nobody has spoken gRPC then."""
+        keeper, broker = program("service/keeper/zcbroker-keeper"), program("service/zcbrokerd")
+        if self.programs is not None:
+            keeper, broker = (os.path.join(self.programs, os.path.basename(path)) for path in (keeper, broker))
+        log = open(self.log, "ab")
+        with log:
+            self.broker = subprocess.Popen(
+                [keeper, "--broker", broker, "--", "--allow-root"], env={**self.env, **extra},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir)
+
+    def kept_broker(self):
+        """The pid of the keeper's broker, or None between two. One that has handed over may live on beside it."""
+        brokers = []
+        for pid in self.processes():
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+                    fields = stat.read().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) == self.broker.pid and os.path.basename(exe_of(pid)).startswith("zcbrokerd"):
+                brokers.append((int(fields[19]), pid))
+        return max(brokers)[1] if brokers else None
+
     def kill_broker(self):
         self.broker.kill()
         self.broker.wait(10)
@@ -196,6 +227,14 @@ class Home:
 
     def counters(self):
         return {k: int(v) for k, v in self.cli_json("status")["broker"]["counters"].items()}
+
+    def write_definition(self, service, version, binary, args):
+        folder = os.path.join(self.dir, ".config", "zcbroker", "services")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, f"{service}.textproto"), "w", encoding="utf-8") as out:
+            out.write(f'name: "{service}"\nbinaries {{ path: "{binary}" version: "{version}" }}\n')
+            for arg in args:
+                out.write(f'args: "{arg}"\n')
 
     # --- clients
 
@@ -235,6 +274,8 @@ class Home:
 
 
 def program(path):
+    if path == "client/launcher/zcb" and Options.zcb:
+        return Options.zcb
     return os.path.join(Options.bin, path)
 
 

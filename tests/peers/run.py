@@ -3,10 +3,12 @@
 
 import argparse
 import os
+import signal
 import sys
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "chaos")]
 
 import harness  # pylint: disable=wrong-import-position
 
@@ -31,16 +33,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="the folder of built programs (bazel-bin)")
     parser.add_argument("--peers", required=True, help="the folder of real programs (./dev peers)")
+    parser.add_argument("--zcb", help="the launcher as it is released; its start differs")
     parser.add_argument("--sanitized", action="store_true", help="the short list, for slow programs")
     parser.add_argument("only", nargs="*", help="test names, for example test_herd.Herd.test_24")
     options = parser.parse_args()
     harness.Options.bin = os.path.abspath(options.bin)
     harness.Options.peers = os.path.abspath(options.peers)
+    harness.Options.zcb = options.zcb
     harness.Options.sanitized = options.sanitized
     harness.become_subreaper()
+    # Ignored where a shell started us in the background; ours send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     names = options.only or (SANITIZED if options.sanitized else
                              ["test_herd.Herd", "test_lanes", "test_direct", "test_versions",
-                              "test_outside", "test_worlds"])
+                              "test_outside", "test_worlds", "test_run_verbs", "test_public_names", "test_leaving",
+                              "test_launcher_fidelity", "test_launcher_survival", "test_launcher_projects",
+                              "test_upgrade", "test_idle"])
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)
     result = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(suite)
     bad = len(result.failures) + len(result.errors)

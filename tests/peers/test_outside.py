@@ -74,7 +74,7 @@ class Outside(unittest.TestCase):
 
     def test_an_rpc_of_a_later_version_is_unimplemented(self):
         with self.assertRaises(grpc.RpcError) as raised:
-            self.stub().ReportBackend(self.pb.ReportBackendRequest(), timeout=15)
+            next(self.stub().WatchRoutes(self.pb.WatchRoutesRequest(), timeout=15))
         self.assertEqual(raised.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
 
     def grpcurl(self, *words, data=None):
