@@ -293,8 +293,11 @@ int Serve(const Flags& flags) {
   for (ipc::HeldSocket& socket : held) {
     if (socket.fd) held_by_path[socket.name] = std::move(socket.fd);
   }
+  ServiceDefDir upstream_dir{
+      options.definitions.upstream_dir,
+      std::getenv("RUNNING_PROCESS_SERVICE_DEF_DIR") != nullptr};
   Host host(loop, reaper, *keeper, std::move(options), std::move(held_by_path));
-  FramedAdapter framed(host, WorldOfProcess);
+  FramedAdapter framed(host, WorldOfProcess, std::move(upstream_dir));
   OnDemandServer rpc(host,
                      [] { return RoomForDescriptors(kDescriptorsOfStart); });
   const std::string endpoint = bound->listener.endpoint().path();

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "ipc/frame/framed_reply.h"
 #include "proto/zcbroker/v1/refusals.h"
@@ -53,8 +54,11 @@ absl::optional<upstream::Refused> CheckHello(const upstream::Hello& hello,
 
 }  // namespace
 
-FramedAdapter::FramedAdapter(BrokerPort& port, WorldOf world_of)
-    : port_(port), world_of_(std::move(world_of)) {}
+FramedAdapter::FramedAdapter(BrokerPort& port, WorldOf world_of,
+                             ServiceDefDir upstream_dir)
+    : port_(port),
+      world_of_(std::move(world_of)),
+      upstream_dir_(std::move(upstream_dir)) {}
 
 std::string FramedAdapter::AnswerFault(ipc::FrameFault fault) {
   port_.counters().Add(
@@ -226,6 +230,15 @@ void FramedAdapter::HandleLauncher(const upstream::Frame& frame, Reply reply) {
   }
 }
 
+void FramedAdapter::WithFacts(std::function<void(const AdminFacts&)> tell) {
+  port_.GetStatus([this, tell = std::move(tell)](v1::GetStatusResponse status) {
+    port_.ListBackends([status = std::move(status),
+                        tell](v1::ListBackendsResponse backends) mutable {
+      tell({std::move(status), std::move(backends), absl::Now()});
+    });
+  });
+}
+
 void FramedAdapter::HandleAdmin(const upstream::Frame& frame,
                                 const Reply& reply) {
   upstream::AdminRequest request;
@@ -250,6 +263,10 @@ void FramedAdapter::HandleAdmin(const upstream::Frame& frame,
     answer(std::move(body), exit_code, upstream::ADMIN_REPLY_KIND_TEXT,
            "text/plain");
   };
+  const auto json = [answer](std::string body) {
+    answer(std::move(body), 0, upstream::ADMIN_REPLY_KIND_JSON,
+           "application/json");
+  };
   switch (request.verb()) {
     case upstream::ADMIN_VERB_HEALTHZ:
       text("ok\n");
@@ -258,18 +275,41 @@ void FramedAdapter::HandleAdmin(const upstream::Frame& frame,
       text("ready\n");
       return;
     case upstream::ADMIN_VERB_STATUS:
-      text("broker_instance: shared\naccepting_hello: true\n");
+      if (!request.json()) {
+        text("broker_instance: shared\naccepting_hello: true\n");
+        return;
+      }
+      WithFacts([json](const AdminFacts& facts) { json(AdminStatus(facts)); });
+      return;
+    case upstream::ADMIN_VERB_DUMP:
+      WithFacts([this, json](const AdminFacts& facts) {
+        json(AdminDump(facts, upstream_dir_));
+      });
+      return;
+    case upstream::ADMIN_VERB_LIST_INSTANCES:
+      WithFacts(
+          [json](const AdminFacts& facts) { json(AdminInstances(facts)); });
+      return;
+    case upstream::ADMIN_VERB_BACKEND_HEALTH:
+      WithFacts(
+          [json, service = request.service_name()](const AdminFacts& facts) {
+            json(AdminBackendHealth(facts, service));
+          });
+      return;
+    case upstream::ADMIN_VERB_CONFIG:
+      WithFacts([this, json](const AdminFacts& facts) {
+        json(AdminConfig(facts, upstream_dir_));
+      });
+      return;
+    case upstream::ADMIN_VERB_DIAGNOSE:
+      WithFacts(
+          [json, output = request.output_path()](const AdminFacts& facts) {
+            json(AdminDiagnose(facts, output));
+          });
       return;
     case upstream::ADMIN_VERB_METRICS:
-      port_.GetStatus([answer](const v1::GetStatusResponse& status) {
-        std::string body = absl::StrCat(
-            "# TYPE running_process_broker_v1_connections_open gauge\n"
-            "running_process_broker_v1_connections_open ",
-            status.connections(),
-            "\n# TYPE running_process_broker_v1_uptime_seconds gauge\n"
-            "running_process_broker_v1_uptime_seconds ",
-            status.uptime().seconds(), "\n# EOF\n");
-        answer(std::move(body), 0, upstream::ADMIN_REPLY_KIND_OPENMETRICS,
+      WithFacts([answer](const AdminFacts& facts) {
+        answer(AdminMetrics(facts), 0, upstream::ADMIN_REPLY_KIND_OPENMETRICS,
                "application/openmetrics-text");
       });
       return;

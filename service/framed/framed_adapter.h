@@ -13,6 +13,7 @@
 #include "proto/running_process/broker_v1.pb.h"
 #include "proto/zcbroker/v1/broker.pb.h"
 #include "service/core/broker_port.h"
+#include "service/framed/admin_bodies.h"
 
 namespace zcbroker::service {
 
@@ -27,7 +28,7 @@ class FramedAdapter {
   // equals ours.
   using WorldOf = std::function<v1::World(int pid)>;
 
-  FramedAdapter(BrokerPort& port, WorldOf world_of);
+  FramedAdapter(BrokerPort& port, WorldOf world_of, ServiceDefDir upstream_dir);
 
   // `body` is a whole frame's, borrowed for the call. `reply` is called once,
   // now or when the negotiation is decided.
@@ -43,6 +44,8 @@ class FramedAdapter {
   // The private lane (proto/zcbroker/v1/launcher.proto).
   void HandleLauncher(const running_process::broker::v1::Frame& frame,
                       Reply reply);
+  // Asks the broker for what admin verbs tell of it.
+  void WithFacts(std::function<void(const AdminFacts&)> tell);
   void HandleAdmin(const running_process::broker::v1::Frame& frame,
                    const Reply& reply);
   std::string EncodeOutcome(const running_process::broker::v1::Frame& frame,
@@ -50,6 +53,7 @@ class FramedAdapter {
 
   BrokerPort& port_;
   const WorldOf world_of_;
+  const ServiceDefDir upstream_dir_;
   uint64_t next_connection_id_ = 1;
 };
 

@@ -85,8 +85,9 @@ class FakePort : public BrokerPort {
     status.mutable_uptime()->set_seconds(17);
     done(std::move(status));
   }
-  void ListBackends(std::function<void(v1::ListBackendsResponse)>) override {
-    FAIL() << "the framed protocol has no such question";
+  void ListBackends(
+      std::function<void(v1::ListBackendsResponse)> done) override {
+    done(backends);
   }
   void ReloadDefinitions(
       std::function<void(v1::ReloadDefinitionsResponse)>) override {
@@ -111,6 +112,7 @@ class FakePort : public BrokerPort {
   std::deque<std::function<void(Outcome)>> waiting;
   int shutdowns = 0;
   LookupOutcome lookup;
+  v1::ListBackendsResponse backends;
   v1::ReportBackendRequest reported;
 
  private:
@@ -121,12 +123,14 @@ class FramedAdapterTest : public ::testing::Test {
  protected:
   FramedAdapterTest()
       : vectors_(ReadVectors("broker-v1-vectors.json")),
-        adapter_(port_, [this](int pid) {
-          worlds_asked_.push_back(pid);
-          v1::World world;
-          world.set_cache_root("/theirs");
-          return world;
-        }) {
+        adapter_(port_,
+                 [this](int pid) {
+                   worlds_asked_.push_back(pid);
+                   v1::World world;
+                   world.set_cache_root("/theirs");
+                   return world;
+                 },
+                 {"/upstream", false}) {
     peer_.pid = kPid;
   }
 
@@ -458,7 +462,6 @@ TEST_F(FramedAdapterTest, AdminVerbsAreAnsweredWithUpstreamsBytes) {
       {"admin_healthz_request_wire", "admin_healthz_reply_wire"},
       {"admin_readyz_request_wire", "admin_readyz_ready_reply_wire"},
       {"admin_shutdown_request_wire", "admin_shutdown_ack_reply_wire"},
-      {"admin_diagnose_request_wire", "admin_unsupported_verb_reply_wire"},
   };
   for (const auto& row : kRows) {
     const std::string request = Wire(row.request);
@@ -480,16 +483,55 @@ TEST_F(FramedAdapterTest, AdminVerbsAreAnsweredWithUpstreamsBytes) {
   EXPECT_EQ(port_.shutdowns, 1);
 }
 
-TEST_F(FramedAdapterTest, MetricsAreOpenMetrics) {
-  const auto answer = Handle(Body(Wire("admin_metrics_request_wire")));
+TEST_F(FramedAdapterTest, AVerbThatNobodyKnowsIsRefused) {
+  upstream::AdminRequest request;
+  request.set_verb(static_cast<upstream::AdminVerb>(99));
+  const auto answer =
+      Handle(Body(ipc::EncodeFrame(ipc::MakeFrame(upstream::FRAME_KIND_REQUEST,
+                                                  ipc::kAdminProtocol, 1,
+                                                  request.SerializeAsString()))
+                      .value()));
   ASSERT_TRUE(answer.has_value());
   upstream::AdminReply reply;
   ASSERT_TRUE(
       reply.ParseFromString(ipc::DecodeFrame(Body(*answer))->payload()));
-  EXPECT_EQ(reply.kind(), upstream::ADMIN_REPLY_KIND_OPENMETRICS);
-  EXPECT_NE(reply.body().find("connections_open 3\n"), std::string::npos);
-  EXPECT_NE(reply.body().find("uptime_seconds 17\n"), std::string::npos);
-  EXPECT_NE(reply.body().find("# EOF\n"), std::string::npos);
+  EXPECT_EQ(reply.body(), "unsupported admin verb\n");
+  EXPECT_EQ(reply.exit_code(), 2u);
+}
+
+TEST_F(FramedAdapterTest, VerbsWithABodyOfTheirOwnHaveUpstreamsKind) {
+  const struct {
+    const char* request;
+    upstream::AdminReplyKind kind;
+    const char* content_type;
+    const char* part;
+  } kRows[] = {
+      {"admin_status_json_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("command":"status")"},
+      {"admin_dump_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("command":"dump")"},
+      {"admin_list_instances_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("command":"list-instances")"},
+      {"admin_backend_health_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("service_name":"zccache")"},
+      {"admin_config_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("value":"/upstream")"},
+      {"admin_diagnose_request_wire", upstream::ADMIN_REPLY_KIND_JSON,
+       "application/json", R"("output":"bundle.tar.gz")"},
+      {"admin_metrics_request_wire", upstream::ADMIN_REPLY_KIND_OPENMETRICS,
+       "application/openmetrics-text", "_connections_open 3\n"},
+  };
+  for (const auto& row : kRows) {
+    const auto answer = Handle(Body(Wire(row.request)));
+    ASSERT_TRUE(answer.has_value()) << row.request;
+    upstream::AdminReply reply;
+    ASSERT_TRUE(
+        reply.ParseFromString(ipc::DecodeFrame(Body(*answer))->payload()));
+    EXPECT_EQ(reply.kind(), row.kind) << row.request;
+    EXPECT_EQ(reply.content_type(), row.content_type) << row.request;
+    EXPECT_EQ(reply.exit_code(), 0u) << row.request;
+    EXPECT_NE(reply.body().find(row.part), std::string::npos) << reply.body();
+  }
 }
 
 TEST_F(FramedAdapterTest, AnAdminFrameOfNonsenseIsClosedUnanswered) {

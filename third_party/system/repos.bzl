@@ -280,6 +280,19 @@ cc_library(
 """,
     )
     system_files(
+        name = "com_github_nlohmann_json",
+        debian = ["nlohmann-json3-dev"],
+        links = {"present/json.hpp": "/usr/include/nlohmann/json.hpp"},
+        build = """
+package(default_visibility = ["//visibility:public"])
+
+cc_library(
+    name = "json",
+    defines = ["%VERSION%"],
+)
+""",
+    )
+    system_files(
         name = "com_github_gabime_spdlog",
         debian = ["libspdlog-dev", "libfmt-dev"],
         links = {"present/spdlog.h": "/usr/include/spdlog/spdlog.h"},
