@@ -62,7 +62,7 @@ void HandOver::ServeOn(milliseconds waited) {
   release_place_();
   door_.StopAccepting();
   host_.StopAccepting();
-  host_.EndLeases();
+  host_.EndStreams();
   AwaitCalls(milliseconds(0));
 }
 

@@ -1,6 +1,10 @@
 #include "client/cli/admin_client.h"
 
 #include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -93,6 +97,28 @@ class GrpcAdminClient : public AdminClient {
   absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() override {
     return Call<v1::ReloadDefinitionsResponse>(
         &v1::Admin::Stub::ReloadDefinitions, v1::ReloadDefinitionsRequest());
+  }
+  absl::Status StreamEvents(
+      uint64_t after, bool follow,
+      const std::function<bool(const v1::Event&)>& tell) override {
+    grpc::ClientContext context;
+    if (!follow) {
+      context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    }
+    v1::StreamEventsRequest request;
+    request.set_after(after);
+    request.set_follow(follow);
+    const auto reader = stub_->StreamEvents(&context, request);
+    bool more = true;
+    v1::StreamEventsResponse response;
+    while (more && reader->Read(&response)) {
+      for (const v1::Event& event : response.events()) {
+        more = more && tell(event);
+      }
+    }
+    if (!more) context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    return status.ok() || !more ? absl::OkStatus() : ToStatus(status);
   }
   absl::StatusOr<v1::ShutdownResponse> Shutdown(
       v1::ShutdownRequest::Backends backends) override {

@@ -2,6 +2,8 @@
 #ifndef ZCBROKER_CLIENT_CLI_ADMIN_CLIENT_H_
 #define ZCBROKER_CLIENT_CLI_ADMIN_CLIENT_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,6 +35,12 @@ class AdminClient {
   virtual absl::StatusOr<v1::Backend> DrainBackend(
       const std::string& service, const std::string& version) = 0;
   virtual absl::StatusOr<v1::ReloadDefinitionsResponse> ReloadDefinitions() = 0;
+  // Calls `tell` with what has happened after the event of that number, in
+  // order; with `follow` also with what happens from now on, for as long as
+  // `tell` wants more and the broker lives: then SHUTTING_DOWN.
+  virtual absl::Status StreamEvents(
+      uint64_t after, bool follow,
+      const std::function<bool(const v1::Event&)>& tell) = 0;
   virtual absl::StatusOr<v1::ShutdownResponse> Shutdown(
       v1::ShutdownRequest::Backends backends) = 0;
 };

@@ -3,6 +3,7 @@
 #ifndef ZCBROKER_CLIENT_CLI_VERBS_H_
 #define ZCBROKER_CLIENT_CLI_VERBS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,15 @@ int Env(Format format, Shell shell, const RunOptions& options);
 int Start(Format format, const Target& target);
 int Stop(Format format, const Target& target);
 int Drain(Format format, const Target& target);
+
+struct EventOptions {
+  // Go on until the broker ends, or somebody interrupts.
+  bool follow = false;
+  // Only those after this one.
+  uint64_t after = 0;
+};
+// What has happened, an event a line.
+int Events(Format format, const EventOptions& options);
 
 // Why a client in this environment is or is not connected through the broker.
 // Looks only: starts nothing and asks for no start. `all`: fallbacks of all

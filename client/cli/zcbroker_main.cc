@@ -41,6 +41,7 @@ struct CommandLine {
   RunOptions run;
   std::string shell = "sh";
   bool all = false;
+  EventOptions events;
 
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
@@ -227,6 +228,15 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
       AddVerb(app, "status", "What the broker knows and has counted.", chosen,
               [&line] { return Status(line.format()); });
   AddJson(status, line.json);
+
+  CLI::App* events =
+      AddVerb(app, "events", "What has happened: starts, ends, refusals.",
+              chosen, [&line] { return Events(line.format(), line.events); });
+  events->add_flag("-f,--follow", line.events.follow,
+                   "go on with each event as it happens");
+  events->add_option("--after", line.events.after,
+                     "only those after the event of this number");
+  events->add_flag("--json", line.json, "print one JSON object a line");
 
   CLI::App* config = AddVerb(
       app, "config", "What the broker goes by, and who set it.", chosen,

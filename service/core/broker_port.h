@@ -10,6 +10,7 @@
 #include "absl/types/optional.h"
 #include "proto/zcbroker/v1/admin.pb.h"
 #include "service/core/counters.h"
+#include "service/core/event_log.h"
 #include "service/core/machine.h"
 #include "service/core/outcome.h"
 
@@ -87,6 +88,15 @@ class BrokerPort {
   // `done` is called before the broker begins to stop.
   virtual void Shutdown(const v1::ShutdownRequest& request,
                         std::function<void(v1::ShutdownResponse)> done) = 0;
+
+  // What came after the event of that number, at once, or, where there is
+  // nothing and `wait` is set, with the next one: EventLog::Read. Answered with
+  // none: the broker goes.
+  virtual EventLog::ReadId ReadEvents(uint64_t after, bool wait,
+                                      EventLog::Done done) = 0;
+  // Nobody wants to know any more; `done` may still be called, if it was on its
+  // way.
+  virtual void ForgetEvents(EventLog::ReadId id) = 0;
 
   virtual Counters& counters() = 0;
 };

@@ -99,6 +99,14 @@ class FakePort : public BrokerPort {
     ++shutdowns;
     done(v1::ShutdownResponse());
   }
+  EventLog::ReadId ReadEvents(uint64_t after, bool wait,
+                              EventLog::Done done) override {
+    EXPECT_EQ(after, 0u);
+    EXPECT_FALSE(wait);
+    done({});
+    return 1;
+  }
+  void ForgetEvents(EventLog::ReadId) override { FAIL() << "nobody waits"; }
   Counters& counters() override { return counters_; }
 
   uint64_t Count(const std::string& name) const {

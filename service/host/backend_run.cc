@@ -177,6 +177,9 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     });
   }
 
+  const StartPlan& plan() const override { return plan_; }
+  uint32_t pid() const override { return static_cast<uint32_t>(process_.pid); }
+
   void Stop() override {
     if (over_) return;
     stopping_ = true;
@@ -1265,6 +1268,8 @@ class OwnedRun : public BackendRun {
  public:
   explicit OwnedRun(std::shared_ptr<Run> run) : run_(std::move(run)) {}
   ~OwnedRun() override { run_->Abandon(); }
+  const StartPlan& plan() const override { return run_->plan(); }
+  uint32_t pid() const override { return run_->pid(); }
   void Stop() override { run_->Stop(); }
   void Withdraw() override { run_->Withdraw(); }
   void Release() override { run_->Release(); }

@@ -49,6 +49,10 @@ class BackendRun {
                                             BackendEvents events);
   virtual ~BackendRun() = default;
 
+  virtual const StartPlan& plan() const = 0;
+  // 0: no process yet.
+  virtual uint32_t pid() const = 0;
+
   // Asks it to end (SIGTERM), and after the definition's grace ends its group.
   // `failed` or `gone` follows.
   virtual void Stop() = 0;

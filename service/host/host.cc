@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
@@ -95,6 +96,25 @@ absl::optional<Leaving> LeavingOf(const v1::JournalEntry& entry) {
 RelayLimits WithElders(RelayLimits limits, bool took_over) {
   if (took_over) limits.elders_for = kElders;
   return limits;
+}
+
+v1::Event EventAbout(v1::EventKind kind, const std::string& service,
+                     const std::string& version, uint32_t pid,
+                     std::string text) {
+  v1::Event event;
+  event.set_kind(kind);
+  event.set_service(service);
+  event.set_version(version);
+  event.set_pid(pid);
+  event.set_text(std::move(text));
+  return event;
+}
+
+void SetEvidence(const std::vector<std::string>& lines, v1::Event* event) {
+  const size_t first = lines.size() - std::min(lines.size(), kMaxEvidenceLines);
+  for (size_t i = first; i < lines.size(); ++i) {
+    event->add_evidence(Escape(lines[i]));
+  }
 }
 
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp* out) {
@@ -209,7 +229,12 @@ size_t Host::waiters() const {
   return waiters;
 }
 
+void Host::Note(v1::Event event) { events_.Add(std::move(event), absl::Now()); }
+
 void Host::Start() {
+  Note(EventAbout(
+      v1::EVENT_KIND_BROKER_STARTED, "", "", static_cast<uint32_t>(getpid()),
+      absl::StrCat("zcbrokerd ", kVersion, " serves ", options_.endpoint)));
   WatchDefinitions();
   WatchPolicy();
   LoadCatalog(/*forgive=*/false, [] {});
@@ -304,6 +329,7 @@ void Host::LoadCatalog(bool forgive, std::function<void()> then) {
       machine.CatalogLoaded(catalog, forgive, now, effects);
     });
     definitions_read_ = true;
+    NoteDefinitions();
     const ConnectionLimits& limits = machine_.catalog().connection_limits;
     relay_->SetLimit(limits.relayed_connections);
     if (limits_) limits_(limits);
@@ -317,6 +343,25 @@ void Host::LoadCatalog(bool forgive, std::function<void()> then) {
     }
     then();
   });
+}
+
+void Host::NoteDefinitions() {
+  std::vector<std::string> services;
+  for (const v1::ServiceSummary& service : machine_.Services()) {
+    services.push_back(absl::StrCat(
+        service.name(), " (",
+        service.versions().empty() ? "no usable binary"
+                                   : absl::StrJoin(service.versions(), ", "),
+        ")"));
+  }
+  const size_t problems = machine_.catalog().problems.size();
+  std::string text = absl::StrCat(
+      services.empty() ? "no services" : absl::StrJoin(services, ", "), "; ",
+      problems, problems == 1 ? " problem" : " problems");
+  if (text == noted_definitions_) return;
+  noted_definitions_ = text;
+  Note(EventAbout(v1::EVENT_KIND_DEFINITIONS_CHANGED, "", "", 0,
+                  std::move(text)));
 }
 
 // --- Public names
@@ -615,6 +660,25 @@ void Host::Stopped(const std::string& service, const std::string& version) {
   names_->Hide(service, version, kHideAfterStop);
 }
 
+void Host::Replayed(const std::string& service, const std::string& version,
+                    uint32_t lost_pid) {
+  Note(EventAbout(v1::EVENT_KIND_REQUEST_REPLAYED, service, version, lost_pid,
+                  "a request that it had not answered is sent again"));
+}
+
+EventLog::ReadId Host::ReadEvents(uint64_t after, bool wait,
+                                  EventLog::Done done) {
+  const EventLog::ReadId id = next_negotiation_++;
+  asio::post(loop_, [this, id, after, wait, done = std::move(done)]() mutable {
+    events_.Read(id, after, wait && !stopping_, std::move(done));
+  });
+  return id;
+}
+
+void Host::ForgetEvents(EventLog::ReadId id) {
+  asio::post(loop_, [this, id] { events_.Forget(id); });
+}
+
 void Host::OnStopping(std::function<void()> stopping) {
   stopping_begins_ = std::move(stopping);
 }
@@ -637,10 +701,12 @@ void Host::OnLimits(std::function<void(const ConnectionLimits&)> limits) {
 
 void Host::BeginStop() {
   stopping_ = true;
+  Note(EventAbout(v1::EVENT_KIND_BROKER_STOPPING, "", "",
+                  static_cast<uint32_t>(getpid()), "the broker goes away"));
   definitions_watch_.reset();
   policy_watch_.reset();
   binaries_watch_.reset();
-  EndLeases();
+  EndStreams();
   AnswerEarlyQuestions();
   if (stopping_begins_) stopping_begins_();
 }
@@ -724,6 +790,14 @@ void Host::Apply(Effects effects) {
 }
 
 void Host::Carry(Answer answer) {
+  if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
+    v1::Event event =
+        EventAbout(v1::EVENT_KIND_REFUSED, refused->detail.service(),
+                   refused->detail.version(), 0, refused->text);
+    event.set_refusal(refused->refusal());
+    *event.mutable_evidence() = refused->detail.evidence();
+    Note(std::move(event));
+  }
   const auto found = callers_.find(answer.id);
   if (found == callers_.end()) return;
   const auto done = std::move(found->second);
@@ -749,9 +823,31 @@ void Host::Carry(const service::StartBackend& start) {
     const auto lease = leases_.find(start.plan.registration->lease);
     if (lease != leases_.end()) lease->second.start = id;
   }
+  // What is noted of it.
+  const auto about = std::make_shared<v1::Event>(
+      EventAbout(v1::EVENT_KIND_BACKEND_STARTING, start.plan.definition.name(),
+                 start.plan.version.version, 0, start.plan.version.binary));
+  Note(*about);
+  const auto note = [this, about](v1::EventKind kind, std::string text,
+                                  const std::vector<std::string>& evidence) {
+    v1::Event event = EventAbout(kind, about->service(), about->version(),
+                                 about->pid(), std::move(text));
+    SetEvidence(evidence, &event);
+    Note(std::move(event));
+  };
   BackendEvents events;
-  events.started = [this, id, registration = start.plan.registration](
+  events.started = [this, id, about, registration = start.plan.registration](
                        StartedBackend backend) {
+    about->set_pid(backend.pid);
+    v1::Event ready =
+        EventAbout(v1::EVENT_KIND_BACKEND_READY, about->service(),
+                   about->version(), backend.pid, backend.endpoint);
+    ready.set_origin(backend.adopted ? v1::ROUTE_ORIGIN_ADOPTED
+                                     : v1::ROUTE_ORIGIN_STARTED);
+    for (const v1::NegotiationStep& step : backend.steps) {
+      *ready.add_steps() = step;
+    }
+    Note(std::move(ready));
     WithStarter(id, [&](Machine& machine, Time now, Effects* effects) {
       machine.StartSucceeded(id, std::move(backend), now, effects);
     });
@@ -760,14 +856,21 @@ void Host::Carry(const service::StartBackend& start) {
       LetGo(id);
     }
   };
-  events.failed = [this, id](StartFailure failure) {
+  events.failed = [this, id, note](StartFailure failure) {
+    if (!failure.forbidden) {
+      note(v1::EVENT_KIND_BACKEND_START_FAILED, failure.text, failure.evidence);
+    }
     failure.short_of_descriptors |= !RoomForDescriptors(kDescriptorsOfStart);
     WithStarter(id, [&](Machine& machine, Time now, Effects* effects) {
       machine.StartFailed(id, std::move(failure), now, effects);
     });
     RunEnded(id);
   };
-  events.ending = [this, id](std::vector<std::string> wedged) {
+  events.ending = [this, id, note](std::vector<std::string> wedged) {
+    if (!wedged.empty()) {
+      note(v1::EVENT_KIND_BACKEND_WEDGED, "found wedged; it is being ended",
+           wedged);
+    }
     WithStarter(id, [&](Machine& machine, Time now, Effects* effects) {
       machine.BackendEnding(id, std::move(wedged), now, effects);
     });
@@ -789,7 +892,9 @@ void Host::Carry(const service::StartBackend& start) {
   };
   const std::pair<std::string, std::string> key{start.plan.definition.name(),
                                                 start.plan.version.version};
-  events.gone = [this, id, key](std::vector<std::string> evidence) {
+  events.gone = [this, id, key, note](std::vector<std::string> evidence) {
+    note(v1::EVENT_KIND_BACKEND_ENDED,
+         evidence.empty() ? "it has ended" : evidence.front(), evidence);
     LeaseOver(id, absl::nullopt);
     WithStarter(id, [&](Machine& machine, Time now, Effects* effects) {
       machine.BackendGone(id, std::move(evidence), now, effects);
@@ -830,7 +935,11 @@ void Host::Carry(const WithdrawBackend& withdraw) {
 
 void Host::Carry(const NoteLeaving& note) {
   const auto found = runs_.find(note.id);
-  if (found != runs_.end()) found->second->NoteLeaving(note.why);
+  if (found == runs_.end()) return;
+  found->second->NoteLeaving(note.why);
+  const StartPlan& plan = found->second->plan();
+  Note(EventAbout(v1::EVENT_KIND_BACKEND_DRAINING, plan.definition.name(),
+                  plan.version.version, found->second->pid(), note.why));
 }
 
 void Host::Carry(const LookAtBackend& look) {
@@ -1150,7 +1259,8 @@ void Host::LetGo(StartId id) {
   });
 }
 
-void Host::EndLeases() {
+void Host::EndStreams() {
+  events_.End();
   for (const auto& [id, lease] : std::exchange(leases_, {})) {
     if (callers_.erase(id) > 0) machine_.Cancel(id);
     lease.ended(Refuse(v1::REFUSAL_SHUTTING_DOWN, "the broker is going away",

@@ -21,6 +21,7 @@
 #include "proto/zcbroker/v1/journal.pb.h"
 #include "service/core/broker_port.h"
 #include "service/core/connection_limits.h"
+#include "service/core/event_log.h"
 #include "service/core/machine.h"
 #include "service/host/backend_files.h"
 #include "service/host/backend_run.h"
@@ -91,10 +92,10 @@ class Host : public BrokerPort, private RelayPort {
   // What is ours below the runtime directory may have been removed: public
   // names, and the files of backends, are made again.
   void RestoreFiles();
-  // Tells backends that have registered themselves that the broker goes. Their
-  // routes stay. Called by Stop, and before the gRPC server is ended, which
-  // waits for them.
-  void EndLeases();
+  // Ends calls that last: backends that have registered themselves, whose
+  // routes stay, and who follows events, hear that the broker goes. Called by
+  // Stop, and before the gRPC server is ended, which waits for them.
+  void EndStreams();
   // Has a process a gRPC connection to the broker? Called on the loop.
   void SetConnectedCheck(std::function<bool(int pid)> is_connected);
   // Connections open now, for GetStatus.
@@ -132,6 +133,9 @@ class Host : public BrokerPort, private RelayPort {
       std::function<void(v1::ReloadDefinitionsResponse)> done) override;
   void Shutdown(const v1::ShutdownRequest& request,
                 std::function<void(v1::ShutdownResponse)> done) override;
+  EventLog::ReadId ReadEvents(uint64_t after, bool wait,
+                              EventLog::Done done) override;
+  void ForgetEvents(EventLog::ReadId id) override;
   Counters& counters() override { return counters_; }
 
  private:
@@ -162,7 +166,11 @@ class Host : public BrokerPort, private RelayPort {
   void Distrusted(const std::string& service,
                   const std::string& version) override;
   void Stopped(const std::string& service, const std::string& version) override;
+  void Replayed(const std::string& service, const std::string& version,
+                uint32_t lost_pid) override;
 
+  void Note(v1::Event event);
+  void NoteDefinitions();
   void RefuseWaitingIfShort(NegotiationId id,
                             const v1::NegotiateRequest& request);
   void AnswerEarlyQuestions();
@@ -221,6 +229,7 @@ class Host : public BrokerPort, private RelayPort {
   const absl::Time started_at_;
   const Time started_;
   Counters counters_;
+  EventLog events_;
   // Of the broker's own world.
   Machine machine_;
   OtherWorlds other_worlds_;
@@ -240,6 +249,7 @@ class Host : public BrokerPort, private RelayPort {
   std::function<void()> stopped_;
   bool stopping_ = false;
   std::string logged_problems_;
+  std::string noted_definitions_;
   std::atomic<bool> definitions_read_{false};
 
   std::atomic<NegotiationId> next_negotiation_{1};

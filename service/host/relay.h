@@ -77,6 +77,9 @@ class RelayPort {
   // go.
   virtual void Stopped(const std::string& service,
                        const std::string& version) = 0;
+  // A request that process `lost_pid` had not answered is sent again.
+  virtual void Replayed(const std::string& service, const std::string& version,
+                        uint32_t lost_pid) = 0;
 };
 
 // Where a connection came in.

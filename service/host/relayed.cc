@@ -424,6 +424,7 @@ void Relayed::Judge(v1::BackendVerdict verdict, bool charged) {
 
 void Relayed::Replay() {
   shared_.counters.Add("relay.replays");
+  shared_.port.Replayed(name_.service, name_.version, route_.pid());
   sent_ = 0;
   if (backends_lost_ + 1 < shared_.limits.backends_per_request) {
     Route();

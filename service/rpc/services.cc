@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/types/optional.h"
 #include "grpcpp/server_context.h"
+#include "service/core/outcome.h"
 #include "service/rpc/refusal_status.h"
 
 namespace zcbroker::service {
@@ -174,6 +175,84 @@ class LeaseReactor final
   std::atomic<LeaseId> lease_{0};
 };
 
+// Somebody who reads events, at its own pace: what is next is asked for when
+// the last was written. gRPC owns it from construction to OnDone.
+class EventsReactor final
+    : public grpc::ServerWriteReactor<v1::StreamEventsResponse> {
+ public:
+  EventsReactor(BrokerPort& port, const v1::StreamEventsRequest& request)
+      : port_(port),
+        follow_(request.follow()),
+        after_(request.after()),
+        shared_(std::make_shared<Shared>()) {
+    shared_->reactor = this;
+    StartSendInitialMetadata();
+    ReadOn();
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (ok) ReadOn();
+  }
+
+  void OnCancel() override {
+    port_.ForgetEvents(read_);
+    shared_->Finish(grpc::Status::CANCELLED);
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  // Outlives the reactor for as long as there may be an answer.
+  struct Shared {
+    void Write(v1::StreamEventsResponse said) {
+      // Finishing waits, so that the reactor is there.
+      std::lock_guard<std::mutex> lock(mutex);
+      if (reactor == nullptr) return;
+      reactor->after_ = said.events(said.events_size() - 1).sequence();
+      response = std::move(said);
+      reactor->StartWrite(&response);
+    }
+    void Finish(const grpc::Status& status) {
+      EventsReactor* finishing = nullptr;
+      {
+        std::lock_guard<std::mutex> lock(mutex);
+        finishing = std::exchange(reactor, nullptr);
+      }
+      if (finishing != nullptr) {
+        finishing->grpc::ServerWriteReactor<v1::StreamEventsResponse>::Finish(
+            status);
+      }
+    }
+
+    std::mutex mutex;
+    EventsReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
+    v1::StreamEventsResponse response;
+  };
+
+  void ReadOn() {
+    read_ = port_.ReadEvents(
+        after_, follow_,
+        [shared = shared_, follow = follow_](v1::StreamEventsResponse said) {
+          if (!said.events().empty()) {
+            shared->Write(std::move(said));
+          } else if (follow) {
+            shared->Finish(
+                ToGrpcStatus(Refuse(v1::REFUSAL_SHUTTING_DOWN,
+                                    "the broker is going away", "", "")));
+          } else {
+            shared->Finish(grpc::Status::OK);
+          }
+        });
+  }
+
+  BrokerPort& port_;
+  const bool follow_;
+  // Written before the write that calls ReadOn again.
+  uint64_t after_;
+  const std::shared_ptr<Shared> shared_;
+  std::atomic<EventLog::ReadId> read_{0};
+};
+
 // A call about one backend: asks with `ask`, a method of BrokerPort. What it
 // asks for is carried out also when the caller leaves.
 template <typename Request, typename Response>
@@ -302,6 +381,11 @@ grpc::ServerUnaryReactor* AdminService::ReloadDefinitions(
     v1::ReloadDefinitionsResponse* response) {
   return Relay(context, response,
                [this](auto done) { port_.ReloadDefinitions(std::move(done)); });
+}
+
+grpc::ServerWriteReactor<v1::StreamEventsResponse>* AdminService::StreamEvents(
+    grpc::CallbackServerContext*, const v1::StreamEventsRequest* request) {
+  return new EventsReactor(port_, *request);
 }
 
 grpc::ServerUnaryReactor* AdminService::Shutdown(

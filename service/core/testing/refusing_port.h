@@ -74,6 +74,11 @@ class RefusingPort : public BrokerPort {
                 std::function<void(v1::ShutdownResponse)> done) override {
     done(v1::ShutdownResponse());
   }
+  EventLog::ReadId ReadEvents(uint64_t, bool, EventLog::Done done) override {
+    done({});
+    return 0;
+  }
+  void ForgetEvents(EventLog::ReadId) override {}
   Counters& counters() override { return counters_; }
 
  private:
