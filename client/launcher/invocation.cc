@@ -467,37 +467,51 @@ Invocation JudgeRust(const Words& words, const FileProbe& files) {
 }
 
 // "#embed", "# embed", "%:embed": not the word in a comment.
-bool HasEmbedDirective(absl::string_view text) {
-  for (const void* at = text.data();;) {
-    const char* const from = static_cast<const char*>(at);
-    const char* const end = text.data() + text.size();
-    at = memmem(from, static_cast<std::size_t>(end - from), "embed", 5);
-    if (at == nullptr) return false;
-    absl::string_view before(
-        text.data(),
-        static_cast<std::size_t>(static_cast<const char*>(at) - text.data()));
-    before = absl::StripTrailingAsciiWhitespace(before);
-    if (absl::EndsWith(before, "#") || absl::EndsWith(before, "%:")) {
-      return true;
-    }
-    at = static_cast<const char*>(at) + 5;
+bool IsEmbedDirective(absl::string_view text, std::size_t at) {
+  const absl::string_view before =
+      absl::StripTrailingAsciiWhitespace(text.substr(0, at));
+  return absl::EndsWith(before, "#") || absl::EndsWith(before, "%:");
+}
+
+// What `word_at` finds at the first of the places where `letter` is.
+template <typename WordAt>
+absl::string_view FindAt(absl::string_view text, char letter, WordAt word_at) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const void* const found =
+        std::memchr(text.data() + at, letter, text.size() - at);
+    if (found == nullptr) break;
+    at = static_cast<std::size_t>(static_cast<const char*>(found) -
+                                  text.data());
+    const absl::string_view word = word_at(at);
+    if (!word.empty()) return word;
   }
+  return absl::string_view();
 }
 
 }  // namespace
 
+// By letters that are rare in sources: a search for each of the words would be
+// 2 % of a hit with a source of 20 kB.
 absl::string_view ReadsWhatNoCacheSees(absl::string_view source) {
-  static constexpr absl::string_view kWords[] = {
-      "incbin",   "__TIMESTAMP__", "__DATE__",
-      "__TIME__", "__has_include", "__has_embed"};
-  for (const absl::string_view word : kWords) {
-    // Many times as fast as string_view::find.
-    if (memmem(source.data(), source.size(), word.data(), word.size()) !=
-        nullptr) {
-      return word;
+  const absl::string_view macro = FindAt(source, '_', [&](std::size_t at) {
+    for (const absl::string_view word :
+         {"__TIMESTAMP__", "__DATE__", "__TIME__", "__has_include",
+          "__has_embed"}) {
+      if (absl::StartsWith(source.substr(at), word)) return word;
     }
-  }
-  return HasEmbedDirective(source) ? "#embed" : absl::string_view();
+    return absl::string_view();
+  });
+  if (!macro.empty()) return macro;
+  return FindAt(source, 'b', [&](std::size_t at) {
+    if (at >= 3 && absl::StartsWith(source.substr(at - 3), "incbin")) {
+      return absl::string_view("incbin");
+    }
+    if (at >= 2 && absl::StartsWith(source.substr(at - 2), "embed") &&
+        IsEmbedDirective(source, at - 2)) {
+      return absl::string_view("#embed");
+    }
+    return absl::string_view();
+  });
 }
 
 CompilerFamily FamilyOf(absl::string_view program) {

@@ -202,6 +202,12 @@ TEST(ReadsWhatNoCacheSeesTest, GoesByTheWordsOfTheSource) {
       {"// embed\n#embed <x>", "#embed"},
       {"# \tembed <x>", "#embed"},
       {"%: embed <x>", "#embed"},
+      {"___TIME__", "__TIME__"},
+      {"__TIME_", ""},
+      {"bin embed b", ""},
+      {"#embe", ""},
+      {"#em\n#embed", "#embed"},
+      {"incb incbi incbin", "incbin"},
   };
   for (const auto& row : kRows) {
     EXPECT_EQ(ReadsWhatNoCacheSees(row.text), row.word) << row.text;
