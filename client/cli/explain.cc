@@ -19,6 +19,7 @@
 #include "client/broker_negotiator.h"
 #include "client/broker_socket.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/looks.h"
 #include "client/cli/output.h"
 #include "client/cli/own_world.h"
 #include "client/cli/report.pb.h"
@@ -29,17 +30,12 @@
 #include "client/framed_negotiator.h"
 #include "client/grpc_negotiator.h"
 #include "client/named_route.h"
-#include "ipc/boot_clock.h"
-#include "ipc/breaker.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
-#include "ipc/peer_identity.h"
-#include "ipc/process.h"
 #include "ipc/route_info.h"
 #include "ipc/runtime_dir.h"
-#include "ipc/socket.h"
 #include "ipc/unique_fd.h"
 #include "ipc/wire_lane.h"
 #include "ipc/zccache_rules.h"
@@ -49,7 +45,6 @@ namespace {
 
 using client::FallbackReason;
 
-constexpr absl::Duration kContact = absl::Milliseconds(500);
 constexpr std::size_t kShownFallbacks = 20;
 constexpr std::size_t kShownBytes = 200;
 
@@ -164,24 +159,6 @@ class Explanation {
     return on;
   }
 
-  static absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path) {
-    const absl::StatusOr<ipc::Endpoint> endpoint = ipc::Endpoint::Parse(path);
-    if (!endpoint.ok()) return endpoint.status();
-    return ipc::Connect(*endpoint, ipc::Deadline::After(kContact));
-  }
-
-  // Who listens at the other end, where that process is still there: a socket
-  // outlives a broker that died, in the hands of its keeper.
-  static std::string WhoListens(const ipc::UniqueFd& connection) {
-    const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
-    if (!peer.ok() || peer->pid == 0) return "somebody listens";
-    const absl::StatusOr<std::string> program = ipc::ExecutablePath(peer->pid);
-    if (!program.ok()) return "somebody listens";
-    return absl::StrCat(
-        "somebody listens: ", program->substr(program->rfind('/') + 1),
-        ", process ", peer->pid);
-  }
-
   BrokerOutcome LookAtBroker() {
     BrokerOutcome outcome;
     if (!dir_.ok()) {
@@ -197,7 +174,7 @@ class Explanation {
       outcome.endpoint = *endpoint;
       return outcome;
     }
-    outcome.fallback = LookAtBreaker();
+    outcome.fallback = NoteBreaker();
     const absl::optional<FallbackReason> broker = LookAtBrokerItself();
     if (!outcome.fallback.has_value()) outcome.fallback = broker;
     return outcome;
@@ -218,12 +195,12 @@ class Explanation {
         client::ConnectOptions().accepted_lanes;
     const client::NamedRouteRequest request = {service, version, lanes, world_};
     absl::StatusOr<client::NamedConnection> found =
-        client::ConnectNamedRoute(*dir_, request, kContact);
+        client::ConnectNamedRoute(*dir_, request, kLookPatience);
     if (!found.ok()) {
       const absl::StatusOr<ipc::RuntimeDir> other = dir_->FindWorld(
           ipc::ZccacheWorldId({world_.cache_root, world_.daemon_namespace}));
       if (other.ok()) {
-        found = client::ConnectNamedRoute(*other, request, kContact);
+        found = client::ConnectNamedRoute(*other, request, kLookPatience);
       }
     }
     if (!found.ok()) {
@@ -238,29 +215,10 @@ class Explanation {
     return backend.endpoint.path();
   }
 
-  absl::optional<FallbackReason> LookAtBreaker() {
-    constexpr char kName[] = "breaker";
-    const absl::optional<ipc::BreakerState> state = ipc::ReadBreaker(*dir_);
-    const absl::StatusOr<ipc::FileIdentity> socket =
-        ipc::IdentifyFile(dir_->broker_socket());
-    if (!state.has_value()) {
-      Note(kName, kNo, "the broker has not been mute");
-      return absl::nullopt;
-    }
-    if (!socket.ok() || *socket != state->socket) {
-      Note(kName, kNo, "it was about another broker");
-      return absl::nullopt;
-    }
-    const absl::Duration age = ipc::SinceBoot() - state->opened;
-    const std::string when =
-        absl::StrCat("the broker was mute ", Spell(age), " ago");
-    if (age < absl::ZeroDuration() || age >= ipc::kBreakerTime) {
-      Note(kName, kNo, absl::StrCat(when, "; the next client tries it"));
-      return absl::nullopt;
-    }
-    Note(kName, kYes,
-         absl::StrCat(when, "; nobody asks it for ",
-                      Spell(ipc::kBreakerTime - age)));
+  absl::optional<FallbackReason> NoteBreaker() {
+    const BreakerLook look = LookAtBreaker(*dir_);
+    Note("breaker", look.open ? kYes : kNo, look.text);
+    if (!look.open) return absl::nullopt;
     return FallbackReason::kBreakerOpen;
   }
 
@@ -269,9 +227,9 @@ class Explanation {
     const absl::StatusOr<ipc::Endpoint> broker =
         client::FindBroker(environment_);
     const absl::Status health =
-        broker.ok()
-            ? client::CheckBrokerHealth(*broker, ipc::Deadline::After(kContact))
-            : broker.status();
+        broker.ok() ? client::CheckBrokerHealth(
+                          *broker, ipc::Deadline::After(kLookPatience))
+                    : broker.status();
     if (!health.ok()) {
       const FallbackReason reason = client::FallbackReasonOf(health);
       Note(kName, reason == FallbackReason::kBrokerMissing ? kNo : kFailed,

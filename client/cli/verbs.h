@@ -76,6 +76,10 @@ int Start(Format format, const Target& target);
 int Stop(Format format, const Target& target);
 int Drain(Format format, const Target& target);
 
+// Looks for what could be wrong, with the target's version where one is named.
+// Changes and starts nothing. kExitFailure where a check fails.
+int Doctor(Format format, const std::string& config_dir, const Target& target);
+
 struct EventOptions {
   // Go on until the broker ends, or somebody interrupts.
   bool follow = false;

@@ -154,6 +154,21 @@ void AddRunVerbs(CLI::App& app, CommandLine& line,
   AddJson(explain, line.json);
 }
 
+void AddDoctor(CLI::App& app, CommandLine& line, std::function<int()>& chosen) {
+  CLI::App* doctor = AddVerb(
+      app, "doctor", "Look for what could be wrong, and say what to do.",
+      chosen, [&line] {
+        return Doctor(line.format(), line.config_dir, line.run.target);
+      });
+  doctor->add_option("--service", line.run.target.service, "whose backend")
+      ->capture_default_str();
+  doctor->add_option("--wanted", line.run.target.version,
+                     "its version (default: $ZCBROKER_VERSION, else the newest "
+                     "installed)");
+  AddConfigDir(doctor, line.config_dir);
+  AddJson(doctor, line.json);
+}
+
 void AddBackendVerbs(CLI::App& app, CommandLine& line,
                      std::function<int()>& chosen) {
   CLI::App* start =
@@ -278,7 +293,8 @@ int Main(int argc, char** argv) {
       "  zcbroker route zccache 1.11.22      where does that daemon listen?\n"
       "  zcbroker exec -- make -j16          build through it\n"
       "  zcbroker status                     what is going on?\n"
-      "  zcbroker explain                    why is this shell not served?");
+      "  zcbroker explain                    why is this shell not served?\n"
+      "  zcbroker doctor                     what is wrong, and what to do?");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
   app.require_subcommand(0, 1);
   app.allow_extras();
@@ -288,6 +304,7 @@ int Main(int argc, char** argv) {
   std::function<int()> chosen;
   AddClientVerbs(app, line, chosen);
   AddRunVerbs(app, line, chosen);
+  AddDoctor(app, line, chosen);
   AddBackendVerbs(app, line, chosen);
   AddServiceVerbs(app, line, chosen);
   AddBrokerVerbs(app, line, chosen);

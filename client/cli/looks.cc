@@ -1,0 +1,52 @@
+#include "client/cli/looks.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "client/cli/output.h"
+#include "ipc/boot_clock.h"
+#include "ipc/breaker.h"
+#include "ipc/deadline.h"
+#include "ipc/endpoint.h"
+#include "ipc/listener.h"
+#include "ipc/peer_identity.h"
+#include "ipc/process.h"
+#include "ipc/socket.h"
+#include "ipc/status_macros.h"
+
+namespace zcbroker::cli {
+
+absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path) {
+  ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint endpoint,
+                       ipc::Endpoint::Parse(path));
+  return ipc::Connect(endpoint, ipc::Deadline::After(kLookPatience));
+}
+
+std::string WhoListens(const ipc::UniqueFd& connection) {
+  const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
+  if (!peer.ok() || peer->pid == 0) return "somebody listens";
+  const absl::StatusOr<std::string> program = ipc::ExecutablePath(peer->pid);
+  if (!program.ok()) return "somebody listens";
+  return absl::StrCat(
+      "somebody listens: ", program->substr(program->rfind('/') + 1),
+      ", process ", peer->pid);
+}
+
+BreakerLook LookAtBreaker(const ipc::RuntimeDir& dir) {
+  const absl::optional<ipc::BreakerState> state = ipc::ReadBreaker(dir);
+  if (!state.has_value()) return {false, "the broker has not been mute"};
+  const absl::StatusOr<ipc::FileIdentity> socket =
+      ipc::IdentifyFile(dir.broker_socket());
+  if (!socket.ok() || *socket != state->socket) {
+    return {false, "it was about another broker"};
+  }
+  const absl::Duration age = ipc::SinceBoot() - state->opened;
+  const std::string when =
+      absl::StrCat("the broker was mute ", Spell(age), " ago");
+  if (age < absl::ZeroDuration() || age >= ipc::kBreakerTime) {
+    return {false, absl::StrCat(when, "; the next client tries it")};
+  }
+  return {true, absl::StrCat(when, "; nobody asks it for ",
+                             Spell(ipc::kBreakerTime - age))};
+}
+
+}  // namespace zcbroker::cli
