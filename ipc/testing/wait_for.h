@@ -15,15 +15,15 @@ namespace zcbroker::ipc {
 
 // Asks `predicate` every millisecond until it holds, for `timeout` at most;
 // then fails, saying what it was waiting for: EXPECT_TRUE(WaitFor(...)).
-inline testing::AssertionResult WaitFor(
+inline ::testing::AssertionResult WaitFor(
     const std::function<bool()>& predicate, const std::string& description,
     absl::Duration timeout = absl::Seconds(10)) {
   const Deadline deadline = Deadline::After(timeout);
   for (;;) {
     const bool last_look = deadline.Expired();
-    if (predicate()) return testing::AssertionSuccess();
+    if (predicate()) return ::testing::AssertionSuccess();
     if (last_look) {
-      return testing::AssertionFailure()
+      return ::testing::AssertionFailure()
              << "waited " << absl::FormatDuration(timeout) << " for "
              << description;
     }

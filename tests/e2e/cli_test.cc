@@ -170,7 +170,7 @@ TEST_F(CliTest, StatusShowsBackendsCountersAndProblems) {
 
 TEST_F(CliTest, AStoppedBrokerIsSaidToBeMuteAndByNumber) {
   StartBroker();
-  broker().process().Signal(SIGSTOP);
+  broker().process().StopWhole();
   const Finished status = Cli({"status"});
   broker().process().Signal(SIGCONT);
   EXPECT_EQ(status.status, 3);

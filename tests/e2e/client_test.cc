@@ -217,7 +217,7 @@ TEST_F(ClientTest, ARouteOnceNamedNeedsNoBroker) {
   StartBroker();
   const ConnectOptions options = OptionsFor(client::GrpcBroker({}));
   ASSERT_TRUE(client::ConnectDaemonWithRoute(DeadEndpoint(), options).ok());
-  broker().process().Signal(SIGSTOP);
+  broker().process().StopWhole();
   auto known = client::ConnectDaemonWithRoute(DeadEndpoint(), options);
   broker().process().Signal(SIGCONT);
   ASSERT_TRUE(known.ok()) << known.status();
@@ -242,7 +242,7 @@ TEST_F(ClientTest, ABackendThatDiedIsReplacedByAskingOnce) {
 
 TEST_F(ClientTest, AStoppedBrokerIsMuteAndNobodyHangs) {
   StartBroker();
-  broker().process().Signal(SIGSTOP);
+  broker().process().StopWhole();
   for (const auto negotiator : {client::GrpcBroker, client::FramedBroker}) {
     const auto reason = [&] {
       const auto daemon = client::ConnectDaemonWithRoute(

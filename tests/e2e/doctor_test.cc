@@ -143,7 +143,7 @@ TEST_F(DoctorTest, ADeadSocket) {
 
 TEST_F(DoctorTest, AMuteBrokerAndAnOpenBreaker) {
   StartBroker();
-  broker().process().Signal(SIGSTOP);
+  broker().process().StopWhole();
   const std::vector<std::string> mute = Checks();
   EXPECT_THAT(mute, Contains(AllOf(StartsWith("FAIL broker: "),
                                    HasSubstr("stopped or hangs"))));

@@ -243,7 +243,7 @@ TEST_F(HandOverTest, ARequestThatLosesItsBackendIsSentToTheSuccessors) {
 TEST_F(HandOverTest, AWedgedBackendIsReportedToTheSuccessor) {
   Start();
   const auto backend = static_cast<pid_t>(BackendPid());
-  ASSERT_EQ(kill(backend, SIGSTOP), 0);
+  StopWhole(backend);
   auto ping = std::async(std::launch::async, [this] {
     return Relayed().Ping(ipc::Deadline::After(kPatience));
   });
@@ -381,7 +381,7 @@ TEST_F(HandOverTest, AnEndThatIsAskedForGoesBefore) {
 TEST_F(HandOverTest, BothAtOnceIsAnEnd) {
   for (const bool end_first : {true, false}) {
     Start();
-    keeper_->Signal(SIGSTOP);
+    keeper_->StopWhole();
     keeper_->Signal(end_first ? SIGTERM : SIGUSR2);
     keeper_->Signal(end_first ? SIGUSR2 : SIGTERM);
     keeper_->Signal(SIGCONT);

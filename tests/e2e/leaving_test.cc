@@ -224,7 +224,7 @@ TEST_F(LeavingTest, AStopGoesOnUnderTheNextBroker) {
   StartBroker();
   const auto pid = static_cast<pid_t>(Start().pid());
   // It is asked to end, and takes its time.
-  ASSERT_EQ(kill(pid, SIGSTOP), 0);
+  StopWhole(pid);
   v1::Backend backend;
   ASSERT_TRUE(
       Call(&v1::Admin::Stub::StopBackend, &backend, absl::Seconds(1)).ok());
@@ -337,7 +337,7 @@ TEST_F(LeavingTest, ARelayedClientWaitsForTheEndOfTheOneBefore) {
   StartBroker();
   const v1::BackendRoute first = Start();
   const auto pid = static_cast<pid_t>(first.pid());
-  ASSERT_EQ(kill(pid, SIGSTOP), 0);
+  StopWhole(pid);
   v1::Backend backend;
   ASSERT_TRUE(
       Call(&v1::Admin::Stub::StopBackend, &backend, absl::Seconds(1)).ok());

@@ -194,7 +194,7 @@ TEST_F(LifeTest, NothingIsStartedBesideADaemonThatDoesNotAnswer) {
       home_.environment());
   ASSERT_TRUE(ipc::WaitFor([&] { return Exists(direct); },
                            "their daemon to listen", kPatience));
-  theirs.Signal(SIGSTOP);
+  theirs.StopWhole();
   StartBroker();
   const GrpcAnswer refused = Client().Negotiate("zccache", "1.11.22");
   EXPECT_EQ(refused.reason, "BACKEND_START_FAILED");

@@ -78,7 +78,7 @@ class OnDemandTest : public ::testing::Test {
  protected:
   OnDemandTest()
       : work_(loop_.get_executor()),
-        adapter_(port_, [](int) { return v1::World(); }),
+        adapter_(port_, [](int) { return v1::World(); }, {}),
         server_(port_, [] { return true; }),
         counted_(server_) {
     FrontDoorLimits limits;

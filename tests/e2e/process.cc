@@ -15,16 +15,20 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "ipc/deadline.h"
 #include "ipc/process.h"
+#include "ipc/testing/wait_for.h"
 
 namespace zcbroker::testing {
 namespace {
@@ -160,6 +164,22 @@ void EndAllChildren() {
     if (waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) return;
   }
   ADD_FAILURE() << "children of the test do not end";
+}
+
+void StopWhole(pid_t pid) {
+  ASSERT_EQ(kill(pid, SIGSTOP), 0);
+  const std::string threads = absl::StrCat("/proc/", pid, "/task");
+  ASSERT_TRUE(ipc::WaitFor(
+      [&] {
+        std::error_code gone;
+        for (const auto& thread :
+             std::filesystem::directory_iterator(threads, gone)) {
+          const std::string stat = ReadFile(thread.path() / "stat");
+          if (!absl::StrContains(stat, ") T ")) return false;
+        }
+        return !gone;
+      },
+      absl::StrCat("process ", pid, " to stop"), kPatience));
 }
 
 bool IsRunning(pid_t pid) {

@@ -28,6 +28,11 @@ struct ProcessOptions {
   int stderr_fd = -1;
 };
 
+// SIGSTOP, and waits until every thread of the process has stopped: the signal
+// reaches one of them, and on a busy machine the others go on for a while.
+// Fails the test where they do not stop.
+void StopWhole(pid_t pid);
+
 // A child of this process; ended by SIGKILL and reaped with the object.
 class Process {
  public:
@@ -40,6 +45,7 @@ class Process {
 
   pid_t pid() const { return pid_; }
   void Signal(int signal) const;
+  void StopWhole() const { testing::StopWhole(pid_); }
   // Its exit status, 128 and the signal where one ended it, -1 where it does
   // not end in time. May be asked again.
   int Wait(absl::Duration timeout = kPatience);

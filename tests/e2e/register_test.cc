@@ -223,9 +223,9 @@ TEST_F(RegisterTest, TheNextBrokerAwaitsItAndStartsNoneBesideIt) {
     AwaitRegistrations(1);
     if (in_order) {
       StopBroker();
-      demo.Signal(SIGSTOP);
+      demo.StopWhole();
     } else {
-      demo.Signal(SIGSTOP);
+      demo.StopWhole();
       KillBroker();
     }
     StartBroker();
@@ -283,7 +283,7 @@ TEST_F(RegisterTest, WhoIsAwaitedAndEndsIsReplaced) {
   StartBroker();
   Process demo = StartDemo();
   AwaitRegistrations(1);
-  demo.Signal(SIGSTOP);
+  demo.StopWhole();
   KillBroker();
   StartBroker();
   std::future<GrpcAnswer> asked = Ask();
@@ -300,7 +300,7 @@ TEST_F(RegisterTest, WhoIsAwaitedAndDoesNotComeIsReplaced) {
   StartBroker();
   const Process demo = StartDemo();
   AwaitRegistrations(1);
-  demo.Signal(SIGSTOP);
+  demo.StopWhole();
   KillBroker();
   StartBroker();
   const GrpcAnswer answer = Ask().get();

@@ -180,7 +180,7 @@ TEST_F(RelayTest, ADeathBetweenTwoRequestsCostsNothing) {
 TEST_F(RelayTest, ARequestOutlivesAWedgedBackend) {
   ExpectPong();
   const pid_t stopped = BackendPid();
-  ASSERT_EQ(kill(stopped, SIGSTOP), 0);
+  StopWhole(stopped);
   const ipc::UniqueFd fd = Connect();
   Send(fd, Bytes(Ping(), WireLane::kFrameV1));
   EXPECT_TRUE(Receive(fd).has_pong());
@@ -191,7 +191,7 @@ TEST_F(RelayTest, ARequestOutlivesAWedgedBackend) {
 
 TEST_F(RelayTest, WhatMayNotBeAskedTwiceIsNot) {
   ExpectPong();
-  ASSERT_EQ(kill(BackendPid(), SIGSTOP), 0);
+  StopWhole(BackendPid());
   const ipc::UniqueFd fd = Connect();
   Request clear;
   clear.mutable_clear();
@@ -203,7 +203,7 @@ TEST_F(RelayTest, WhatMayNotBeAskedTwiceIsNot) {
 
 TEST_F(RelayTest, AClientThatHungUpIsDropped) {
   ExpectPong();
-  ASSERT_EQ(kill(BackendPid(), SIGSTOP), 0);
+  StopWhole(BackendPid());
   {
     const ipc::UniqueFd fd = Connect();
     Send(fd, Bytes(Ping(), WireLane::kFrameV1));
@@ -297,7 +297,7 @@ TEST_F(RelayTest, GarbageAfterARequestLeaksNothing) {
 
 TEST_F(RelayTest, ALargeRequestOutlivesAWedgedBackend) {
   ExpectPong();
-  ASSERT_EQ(kill(BackendPid(), SIGSTOP), 0);
+  StopWhole(BackendPid());
   Request lookup;
   // More than a socket takes, less than is kept.
   lookup.mutable_lookup()->set_cache_key(std::string(900 << 10, 'k'));
@@ -444,7 +444,7 @@ TEST_F(ReportTest, ABackendThatWorksIsBusy) {
 TEST_F(ReportTest, AStoppedBackendIsGoneWhenItIsReported) {
   ExpectPong();
   const v1::BackendRoute route = Backend();
-  ASSERT_EQ(kill(static_cast<pid_t>(route.pid()), SIGSTOP), 0);
+  StopWhole(static_cast<pid_t>(route.pid()));
   const v1::ReportBackendResponse response = Report(route);
   EXPECT_EQ(response.verdict(), v1::BACKEND_VERDICT_GONE);
   EXPECT_TRUE(std::any_of(response.evidence().begin(),

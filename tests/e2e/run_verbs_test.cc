@@ -316,7 +316,7 @@ TEST_F(RunVerbsTest, ExplainNamesTheRouteOfAnUnmodifiedClient) {
 TEST_F(RunVerbsTest, ExplainSeesAMuteBrokerAndItsFallbacks) {
   StartBroker();
   const Environment kBroker = {{"ZCCACHE_BROKER_CONNECT", "1"}};
-  broker().process().Signal(SIGSTOP);
+  broker().process().StopWhole();
   // Falls back and finds no daemon either; what counts is its record.
   const Finished compile =
       Cli({"compile", "--service", "demo", "--wanted", "1.0.0", "--", "true"});

@@ -62,7 +62,7 @@ class Peers {
           ZCB_PROPERTY(mkdtemp(path) != nullptr);
           return *ipc::Endpoint::Parse(std::string(path) + "/s");
         }()),
-        adapter_(port_, [](int) { return v1::World(); }) {
+        adapter_(port_, [](int) { return v1::World(); }, {}) {
     FrontDoorLimits limits;
     // Who stops in the middle of a preface is waited for.
     limits.identify_within = std::chrono::milliseconds(5);
