@@ -79,6 +79,10 @@ class GrpcAdminClient : public AdminClient {
     return Call<v1::ListBackendsResponse>(&v1::Admin::Stub::ListBackends,
                                           v1::ListBackendsRequest());
   }
+  absl::StatusOr<v1::GetMetricsResponse> GetMetrics() override {
+    return Call<v1::GetMetricsResponse>(&v1::Admin::Stub::GetMetrics,
+                                        v1::GetMetricsRequest());
+  }
   absl::StatusOr<v1::Backend> StartBackend(
       const std::string& service, const std::string& version) override {
     return CallAbout<v1::StartBackendRequest, v1::StartBackendResponse>(

@@ -27,6 +27,7 @@ class AdminClient {
   virtual const std::string& endpoint() const = 0;
   virtual absl::StatusOr<v1::GetStatusResponse> GetStatus() = 0;
   virtual absl::StatusOr<v1::ListBackendsResponse> ListBackends() = 0;
+  virtual absl::StatusOr<v1::GetMetricsResponse> GetMetrics() = 0;
   // The backend as it is when the broker answers: within 10 s.
   virtual absl::StatusOr<v1::Backend> StartBackend(
       const std::string& service, const std::string& version) = 0;

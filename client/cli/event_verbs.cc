@@ -1,4 +1,4 @@
-// events: what the broker has noted.
+// events and metrics: what the broker has noted and counted.
 #include <cstdio>
 #include <string>
 
@@ -85,6 +85,19 @@ int Events(Format format, const EventOptions& options) {
         return fflush(stdout) == 0;
       });
   return ended.ok() ? kExitOk : PrintFailure(format, ended);
+}
+
+int Metrics(Format format) {
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (!admin.ok()) return PrintFailure(format, admin.status());
+  const auto metrics = (*admin)->GetMetrics();
+  if (!metrics.ok()) return PrintFailure(format, metrics.status());
+  if (format == Format::kJson) {
+    PrintJson(*metrics);
+  } else {
+    printf("%s", metrics->open_metrics().c_str());
+  }
+  return kExitOk;
 }
 
 }  // namespace zcbroker::cli

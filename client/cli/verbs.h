@@ -89,6 +89,9 @@ struct EventOptions {
 // What has happened, an event a line.
 int Events(Format format, const EventOptions& options);
 
+// OpenMetrics text, for a monitoring system.
+int Metrics(Format format);
+
 // Why a client in this environment is or is not connected through the broker.
 // Looks only: starts nothing and asks for no start. `all`: fallbacks of all
 // processes of the user, not only of this shell.

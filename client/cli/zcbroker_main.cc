@@ -253,6 +253,11 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
                      "only those after the event of this number");
   events->add_flag("--json", line.json, "print one JSON object a line");
 
+  CLI::App* metrics =
+      AddVerb(app, "metrics", "Counts and durations, as OpenMetrics text.",
+              chosen, [&line] { return Metrics(line.format()); });
+  AddJson(metrics, line.json);
+
   CLI::App* config = AddVerb(
       app, "config", "What the broker goes by, and who set it.", chosen,
       [&line] { return ConfigEffective(line.format(), line.config_dir); });

@@ -99,6 +99,9 @@ class FakePort : public BrokerPort {
     ++shutdowns;
     done(v1::ShutdownResponse());
   }
+  void GetMetrics(std::function<void(v1::GetMetricsResponse)>) override {
+    FAIL() << "the framed protocol has metrics of its own";
+  }
   EventLog::ReadId ReadEvents(uint64_t after, bool wait,
                               EventLog::Done done) override {
     EXPECT_EQ(after, 0u);

@@ -845,6 +845,7 @@ void Host::Carry(const service::StartBackend& start) {
     ready.set_origin(backend.adopted ? v1::ROUTE_ORIGIN_ADOPTED
                                      : v1::ROUTE_ORIGIN_STARTED);
     for (const v1::NegotiationStep& step : backend.steps) {
+      metrics_.Observe(step);
       *ready.add_steps() = step;
     }
     Note(std::move(ready));
@@ -1060,8 +1061,11 @@ NegotiationId Host::Negotiate(v1::NegotiateRequest request,
                               std::function<void(Outcome)> done) {
   const NegotiationId id = next_negotiation_++;
   asio::dispatch(loop_, [this, id, request = std::move(request), deadline,
-                         done = std::move(done)]() mutable {
-    callers_[id] = std::move(done);
+                         done = std::move(done), asked = Now()]() mutable {
+    callers_[id] = [this, asked, done = std::move(done)](Outcome outcome) {
+      metrics_.ObserveAnswer(absl::FromChrono(Now() - asked));
+      done(std::move(outcome));
+    };
     With([&](Machine& machine, Time now, Effects* effects) {
       machine.Negotiate(id, request, deadline, now, effects);
     });
@@ -1398,6 +1402,17 @@ void Host::ListBackends(std::function<void(v1::ListBackendsResponse)> done) {
       }
     }
     done(std::move(all));
+  });
+}
+
+void Host::GetMetrics(std::function<void(v1::GetMetricsResponse)> done) {
+  GetStatus([this, done = std::move(done)](v1::GetStatusResponse status) {
+    ListBackends([this, done, status = std::move(status)](
+                     const v1::ListBackendsResponse& backends) {
+      v1::GetMetricsResponse response;
+      response.set_open_metrics(metrics_.Render(status, backends));
+      done(std::move(response));
+    });
   });
 }
 

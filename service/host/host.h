@@ -23,6 +23,7 @@
 #include "service/core/connection_limits.h"
 #include "service/core/event_log.h"
 #include "service/core/machine.h"
+#include "service/core/metrics.h"
 #include "service/host/backend_files.h"
 #include "service/host/backend_run.h"
 #include "service/host/catalog_loader.h"
@@ -133,6 +134,7 @@ class Host : public BrokerPort, private RelayPort {
       std::function<void(v1::ReloadDefinitionsResponse)> done) override;
   void Shutdown(const v1::ShutdownRequest& request,
                 std::function<void(v1::ShutdownResponse)> done) override;
+  void GetMetrics(std::function<void(v1::GetMetricsResponse)> done) override;
   EventLog::ReadId ReadEvents(uint64_t after, bool wait,
                               EventLog::Done done) override;
   void ForgetEvents(EventLog::ReadId id) override;
@@ -230,6 +232,7 @@ class Host : public BrokerPort, private RelayPort {
   const Time started_;
   Counters counters_;
   EventLog events_;
+  Metrics metrics_;
   // Of the broker's own world.
   Machine machine_;
   OtherWorlds other_worlds_;

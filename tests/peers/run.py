@@ -45,9 +45,11 @@ def main():
     # Ignored where a shell started us in the background; ours send them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    # nohup ignores it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     names = options.only or (SANITIZED if options.sanitized else
                              ["test_herd.Herd", "test_lanes", "test_direct", "test_versions",
-                              "test_outside", "test_worlds", "test_admin_lane", "test_run_verbs", "test_public_names", "test_leaving",
+                              "test_outside", "test_worlds", "test_admin_lane", "test_sccache", "test_run_verbs", "test_public_names", "test_leaving",
                               "test_launcher_fidelity", "test_launcher_survival", "test_launcher_projects",
                               "test_upgrade", "test_idle"])
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)

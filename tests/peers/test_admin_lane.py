@@ -15,13 +15,17 @@ JSON_VERBS = (["status", "--json"], ["dump"], ["list-instances"], ["backend-heal
 TEXT_VERBS = (["status"], ["healthz"], ["readyz"], ["metrics"])
 
 
+# It refuses to run as root, and says so by its exit status only.
+PRIVILEGED = {"RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED": "1"}
+
+
 def upstream():
     return os.path.join(peer("running-process-4.1.0"), "running-process-broker-v1")
 
 
 def ask(socket, words, home):
-    return subprocess.run([upstream(), "--socket", socket, *words], env=home.env, cwd=home.src, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+    return subprocess.run([upstream(), "--socket", socket, *words], env={**home.env, **PRIVILEGED}, cwd=home.src,
+                          text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
 
 
 def shape(value):
@@ -43,7 +47,7 @@ class UpstreamBroker:
 
     def __enter__(self):
         self.process = subprocess.Popen([upstream(), "--serve-launch", self.socket, "--service-def-dir", self.dir],
-                                        env={**self.home.env, "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED": "1"},
+                                        env={**self.home.env, **PRIVILEGED},
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
         wait_until("upstream's broker", lambda: os.path.exists(self.socket))

@@ -1,4 +1,5 @@
-"""gRPC from outside: a Python client of generated stubs, and grpcurl."""
+"""gRPC from outside: a Python client of generated stubs, grpcurl, ghz,
+grpc-health-probe; and a monitoring system."""
 
 import json
 import os
@@ -13,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from grpc_tools import protoc
 
-from harness import Home, peer
+from harness import Home, Options, peer
 
 VERSION = "1.11.22"
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -102,6 +103,48 @@ class Outside(unittest.TestCase):
         self.addCleanup(channel.close)
         check = channel.unary_unary("/grpc.health.v1.Health/Check", lambda message: message, lambda raw: raw)
         self.assertEqual(check(b"", timeout=15), b"\x08\x01")  # status: SERVING
+
+    def test_grpc_health_probe(self):
+        probe = [os.path.join(peer("grpc-health-probe-0.4.24"), "grpc-health-probe"),
+                 f"-addr=unix:{self.home.socket}"]
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, "status: SERVING\n"))
+        self.home.stop_broker()
+        self.assertNotEqual(subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode, 0)
+
+    def test_ghz_negotiates_without_an_error(self):
+        calls = 2_000 if Options.sanitized else 50_000
+        done = subprocess.run(
+            [os.path.join(peer("ghz-0.117.0"), "ghz"), "--insecure", "--authority", "localhost", "--format", "json",
+             "--total", str(calls), "--concurrency", "32", "--connections", "4", "--timeout", "15s",
+             "--call", "zcbroker.v1.Broker/Negotiate",
+             "--data", json.dumps({"service": "zccache", "wanted_version": VERSION}), f"unix:{self.home.socket}"],
+            capture_output=True, text=True, timeout=300, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual(report["count"], calls)
+        self.assertEqual((report["statusCodeDistribution"], report["errorDistribution"]), ({"OK": calls}, {}))
+        self.assertEqual(len(self.home.daemons()), 1)
+
+    def test_metrics_are_read_by_prometheus(self):
+        self.assertEqual(self.home.cli("route", "zccache", VERSION).returncode, 0)
+        self.assertNotEqual(self.home.cli("route", "zccache", "0.0.1").returncode, 0)
+        sys.path.insert(0, os.path.join(peer("prometheus-client-0.21.1"), "prometheus_client.zip"))
+        # pylint: disable-next=import-outside-toplevel
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families
+        families = {family.name: family for family in text_string_to_metric_families(self.home.cli("metrics").stdout)}
+
+        def value(family, sample, **labels):
+            return [s.value for s in families[family].samples if s.name == sample and s.labels == labels]
+
+        self.assertEqual(value("zcbroker_backends_started", "zcbroker_backends_started_total"), [1.0])
+        self.assertEqual(value("zcbroker_refused", "zcbroker_refused_total", what="VERSION_NOT_INSTALLED"), [1.0])
+        self.assertEqual(value("zcbroker_backends", "zcbroker_backends", service="zccache", version=VERSION,
+                               state="ready"), [1.0])
+        for step in ("look", "spawn", "bind", "probe", "publish"):
+            self.assertEqual(value("zcbroker_start_step_seconds", "zcbroker_start_step_seconds_count", step=step),
+                             [1.0])
+        self.assertEqual(families["zcbroker_answer_seconds"].type, "histogram")
 
     def test_grpcurl_shows_a_refusal(self):
         done = self.grpcurl("zcbroker.v1.Broker/Negotiate", data={"service": "zccache", "wanted_version": "0.0.1"})

@@ -74,6 +74,9 @@ class RefusingPort : public BrokerPort {
                 std::function<void(v1::ShutdownResponse)> done) override {
     done(v1::ShutdownResponse());
   }
+  void GetMetrics(std::function<void(v1::GetMetricsResponse)> done) override {
+    done({});
+  }
   EventLog::ReadId ReadEvents(uint64_t, bool, EventLog::Done done) override {
     done({});
     return 0;
