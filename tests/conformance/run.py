@@ -88,8 +88,17 @@ class Language:
         self.build = os.path.join(options.build, name)
         self.values = {"ROOT": ROOT, "BUILD": self.build, "BIN": options.bin}
         self.prepares = [self.words(line) for line in spec.get("prepare", [])]
+        self.readme = spec.get("readme")
+        if self.readme:
+            self.prepares.insert(0, ["sh", "-eux", "-c", self.install_lines()])
         self.run_words = self.words(spec["run"])
+        self.examples = {file: self.words(line) for file, line in spec.get("examples", {}).items()}
         self.shared = {}
+
+    def install_lines(self):
+        """The first lines of its README that a reader would type."""
+        with open(os.path.join(ROOT, self.readme), encoding="utf-8") as readme:
+            return readme.read().split("```sh\n", 1)[1].split("```", 1)[0]
 
     def words(self, line):
         words = []
@@ -115,21 +124,22 @@ class Language:
         """None, or why it could not be prepared."""
         if not self.prepares:
             return None
-        os.makedirs(self.build, exist_ok=True)
         stamp = os.path.join(self.build, ".prepared")
         fingerprint = self.fingerprint()
         if os.path.exists(stamp):
             with open(stamp, encoding="utf-8") as known:
                 if known.read() == fingerprint:
                     return None
-            os.unlink(stamp)
+        shutil.rmtree(self.build, ignore_errors=True)
+        os.makedirs(self.build)
         begun = time.monotonic()
         log = os.path.join(self.build, "prepare.log")
         with open(log, "w", encoding="utf-8") as out:
             for line in self.prepares:
                 print("+", " ".join(line), file=out, flush=True)
                 try:
-                    done = subprocess.run(line, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
+                    done = subprocess.run(line, cwd=self.build, env={**os.environ, "ZCBROKER": ROOT},
+                                          stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
                 except OSError as error:
                     return f"{line[0]}: {error.strerror}; ./dev conformance installs it"
                 if done.returncode != 0:
@@ -175,6 +185,24 @@ class Language:
         with homes.Home(self.pb) as home:
             home.set_up(given)
             return self.try_case(case, given, home)
+
+    def example_problems(self, file):
+        """An example reaches a daemon through a real broker; the README has its text."""
+        home = self.home("live")
+        done = subprocess.run([*self.examples[file], home.path("direct.sock"), "demo", "1.0.0"],
+                              env={**home.environment(), "ZCCACHE_BROKER_CONNECT": "1", "ZCBROKER_STRICT": "1"},
+                              cwd=home.dir, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=RUNNER_SECONDS, check=False)
+        expected = f"pong by broker at {home.values['DEMO']}\n"
+        found = []
+        if done.returncode != 0 or done.stdout != expected:
+            found.append(f"ended with {done.returncode}, wrote {done.stdout!r}, expected {expected!r}\n{done.stderr[-2000:]}")
+        if file == next(iter(self.examples)):
+            with open(os.path.join(ROOT, file), encoding="utf-8") as text, \
+                 open(os.path.join(ROOT, self.readme), encoding="utf-8") as readme:
+                if text.read() not in readme.read():
+                    found.append(f"{self.readme} shows another example")
+        return found
 
     def try_case(self, case, given, home):
         environment = {**home.environment(), **home.fill(case.get("env", {}))}
@@ -246,6 +274,11 @@ def run_language(language, groups, tally):
     begun = time.monotonic()
     why = language.prepare()
     try:
+        for file in language.examples:
+            found = ["not prepared"] if why is not None else language.example_problems(file)
+            tally["examples", language.name].append(not found)
+            if found and why is None:
+                say(f"FAILED {language.name} {file}\n  " + "\n  ".join(found))
         for group, cases in groups:
             for case in cases:
                 if why is not None:
@@ -269,7 +302,7 @@ def run_language(language, groups, tally):
 
 def table(groups, names, tally):
     rows = [["", *names]]
-    for group, _ in groups:
+    for group in [*(group for group, _ in groups), "examples"]:
         cells = [tally[group, name] for name in names]
         rows.append([group, *(f"{sum(cell)}/{len(cell)}" if cell else "-" for cell in cells)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
