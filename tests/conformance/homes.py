@@ -49,6 +49,12 @@ def wait_until(what, condition, seconds=20.0):
         select.select([], [], [], 0.01)
 
 
+def start_time():
+    """This process's, in clock ticks since boot."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[19]
+
+
 class Home:
     """A directory with `run` in it, and whatever a case puts there."""
 
@@ -58,7 +64,7 @@ class Home:
         self.closing = contextlib.ExitStack()
         self.closing.callback(shutil.rmtree, self.dir, ignore_errors=True)
         self.values = {"RUN": self.dir, "UID": str(os.geteuid()), "PID": str(os.getpid()),
-                       "MNT": os.readlink("/proc/self/ns/mnt")}
+                       "START": start_time(), "MNT": os.readlink("/proc/self/ns/mnt")}
         self.make_dir("run", 0o700)
 
     def __enter__(self):
@@ -273,13 +279,6 @@ class BrokerHome(Home):
     def kill_broker(self):
         self.broker.kill()
         self.broker.wait(10)
-
-    def forget_infos(self):
-        """Whoever comes next has to negotiate."""
-        for folder, _, leaves in os.walk(self.path("run/zcbroker/routes")):
-            for leaf in leaves:
-                if leaf.endswith(".info"):
-                    os.unlink(os.path.join(folder, leaf))
 
     def end(self):
         if self.broker is not None:

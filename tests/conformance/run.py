@@ -178,10 +178,7 @@ class Language:
         import homes  # pylint: disable=import-outside-toplevel
         given = case.get("given", {})
         if "home" in given:
-            home = self.home(given["home"])
-            if given.get("without_infos"):
-                home.forget_infos()
-            return self.try_case(case, given, home)
+            return self.try_case(case, given, self.home(given["home"]))
         with homes.Home(self.pb) as home:
             home.set_up(given)
             return self.try_case(case, given, home)
