@@ -207,7 +207,7 @@ class BrokerHome(Home):
         lanes = "".join(f"lanes: {lane}\n" for lane in REFERENCE_LANES)
         speaks = "probe: PROBE_ZCCACHE_PING\n" + lanes
         long_version = "1.0.0-a.version.longer.than.forty.bytes.in.all.by.far"
-        self.define("demo", ["1.0.0", "2.0.0-rc.1", "1.5.0", long_version], speaks)
+        self.define("demo", ["1.0.0", "2.0.0-rc.1", "1.5.0", "2.1.0", long_version], speaks)
         self.define("cache", ["1.0.0"], speaks + "endpoint_rule: ENDPOINT_RULE_ZCCACHE\n")
         self.define("opaque", ["1.0.0"], "")
         self.define("slow", ["1.0.0"], speaks, "--start-delay-ms", "60000")

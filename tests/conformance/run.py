@@ -163,6 +163,8 @@ class Language:
                 home.warm("DEMO", "demo", "1.0.0")
             if kind == "live":
                 home.break_service("broken")
+                home.warm("ASKED", "demo", "2.1.0")
+                os.chmod(home.path("run/zcbroker/routes/demo/2.1.0.info"), 0o622)
             if kind == "killed":
                 home.kill_broker()
         return self.shared[kind]
