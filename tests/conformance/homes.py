@@ -91,6 +91,19 @@ class Home:
                 value = value.replace("${" + name + "}", text)
         return value
 
+    def end_processes(self):
+        """Those that brokers have left behind: by their environment."""
+        mark = f"XDG_RUNTIME_DIR={self.path('run')}".encode()
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) == os.getpid():
+                continue
+            try:
+                with open(f"/proc/{name}/environ", "rb") as environ:
+                    if mark in environ.read().split(b"\0"):
+                        os.kill(int(name), signal.SIGKILL)
+            except OSError:
+                continue
+
     # --- files
 
     def make_dir(self, leaf, mode):
@@ -214,9 +227,11 @@ class BrokerHome(Home):
         self.define("slower", ["1.0.0"], speaks, "--start-delay-ms", "60000")
         self.define("bad", ["1.0.0"], speaks, "--exit-at-once", "3")
         self.define("broken", ["1.0.0"], speaks, "--exit-at-once", "3")
+        self.upstream_definitions = self.path(".config/running-process/services")
         upstream = self.pb.upstream.ServiceDefinition(
-            service_name="legacy", binary_path=self.backend, version_allow_list=["3.2.1"])
-        with open(self.path(".config/running-process/services/legacy.servicedef"), "wb") as out:
+            service_name="legacy", binary_path=self.backend, version_allow_list=["3.2.1"],
+            per_version_binary_dir=os.path.dirname(os.path.realpath(self.backend)))
+        with open(os.path.join(self.upstream_definitions, "legacy.servicedef"), "wb") as out:
             out.write(upstream.SerializeToString())
         with open(self.path("policy.textproto"), "w", encoding="utf-8") as out:
             out.write(policy)
@@ -288,17 +303,4 @@ class BrokerHome(Home):
             self.broker.wait(20)
         for caller in self.waiting:
             caller.wait(20)
-        self.end_backends()
-
-    def end_backends(self):
-        """Those that outlived a killed broker: by their environment."""
-        mark = f"XDG_RUNTIME_DIR={self.path('run')}".encode()
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            try:
-                with open(f"/proc/{name}/environ", "rb") as environ:
-                    if mark in environ.read().split(b"\0"):
-                        os.kill(int(name), signal.SIGKILL)
-            except OSError:
-                continue
+        self.end_processes()

@@ -335,6 +335,9 @@ def main():
             for done in [pool.submit(run_language, language, groups, tally) for language in languages]:
                 done.result()
         table(groups, names, tally)
+        if options.peers:
+            import framed  # pylint: disable=import-outside-toplevel
+            tally.update((("framed", which), cell) for which, cell in framed.run(options, pb, differences, say).items())
     results = [passed for cell in tally.values() for passed in cell]
     print(f"cases: {sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if results and all(results) else 1

@@ -4,8 +4,7 @@
 `negotiate` asks the broker alone. The generated messages and services are in
 `zcbroker.v1`."""
 
-from zcbroker._connect import By, Connection, Lane, connect
-from zcbroker._negotiate import negotiate
+from zcbroker._connect import By, Connection, Lane, connect, negotiate
 from zcbroker._places import NamedRoute, decode_route_info, named_route, runtime_dir
 from zcbroker.errors import BrokerError, Error, FallbackReason, NoDaemon, Refused, RouteInfoInvalid
 

@@ -10,10 +10,10 @@ import socket
 from typing import Mapping, Optional, Sequence
 
 from zcbroker import _places, _sockets
-from zcbroker._negotiate import NEGOTIATION_TIMEOUT, negotiate
 from zcbroker.errors import BrokerError, FallbackReason, NoDaemon, RouteInfoInvalid
 from zcbroker.v1 import broker_pb2, launcher_pb2
 
+NEGOTIATION_TIMEOUT = 12.0
 _LOG = logging.getLogger("zcbroker")
 
 
@@ -105,6 +105,17 @@ def connect(direct_endpoint: str, *, version: str, service: str = "zccache", lan
     except OSError as error:
         raise NoDaemon(direct_endpoint, error, why) from error
     return Connection(sock, Lane.DIRECT, direct_endpoint, fallback_error=why)
+
+
+def negotiate(request: broker_pb2.NegotiateRequest, *, timeout: float = NEGOTIATION_TIMEOUT,
+              environ: Optional[Mapping[str, str]] = None) -> broker_pb2.NegotiateResponse:
+    """Asks the broker of this user where a backend listens; it is started where
+    need be. Blocks for `timeout` seconds at most. Thread-safe.
+
+    Refused where the broker says no, BrokerError for every other failure."""
+    broker = f"{_places.runtime_dir(environ)}/broker.sock"
+    from zcbroker import _negotiate  # pylint: disable=import-outside-toplevel
+    return _negotiate.ask(broker, request, timeout)
 
 
 def _dial_fake_backend(path: str, timeout: float) -> Connection:

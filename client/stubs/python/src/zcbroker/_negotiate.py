@@ -1,22 +1,21 @@
-"""Asking the broker, over gRPC."""
+"""Asking the broker, over gRPC. Imported only by who has to ask: gRPC takes a
+fifth of a second to load."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from typing import Mapping, Optional
+from typing import Optional
 from urllib.parse import quote
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from zcbroker import _sockets
-from zcbroker._places import RuntimeDir
 from zcbroker.errors import BrokerError, FallbackReason, Refused
 from zcbroker.v1 import broker_pb2, errors_pb2
 
-NEGOTIATION_TIMEOUT = 12.0
 _CONTACT_TIMEOUT = 0.5
 _DOMAIN = "zcbroker"
 _CHANNEL_OPTIONS = [
@@ -36,15 +35,9 @@ _FAILURES = {
 }
 
 
-def negotiate(request: broker_pb2.NegotiateRequest, *, timeout: float = NEGOTIATION_TIMEOUT,
-              environ: Optional[Mapping[str, str]] = None) -> broker_pb2.NegotiateResponse:
-    """Asks the broker of this user where a backend listens; it is started where
-    need be. Blocks for `timeout` seconds at most. Thread-safe.
-
-    Refused where the broker says no, BrokerError for every other failure."""
+def ask(broker: str, request: broker_pb2.NegotiateRequest, timeout: float) -> broker_pb2.NegotiateResponse:
+    """Asks the broker at that socket. Refused, BrokerError."""
     deadline = _sockets.Deadline(timeout)
-    with RuntimeDir.find(os.environ if environ is None else environ) as directory:
-        broker = f"{directory.path}/broker.sock"
     _dial_broker(broker, deadline).close()
     with grpc.insecure_channel(f"unix:{quote(broker)}", _CHANNEL_OPTIONS) as channel:
         # As a stream of one: a unary call tells of initial metadata only together with the answer.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import Mapping, Optional
-
-import grpc
+from typing import TYPE_CHECKING, Mapping, Optional
 
 from zcbroker.v1 import errors_pb2
+
+if TYPE_CHECKING:
+    import grpc
 
 
 class FallbackReason(str, enum.Enum):
