@@ -157,11 +157,23 @@ class Home:
         if kind == "dead":  # a name nobody listens at any more
             listener.close()
             return
-        listener.listen(64)
-        if kind == "hanging_up":
+        listener.listen(0 if kind == "full" else 64)
+        if kind == "full":
+            self.fill_queue(leaf)
+        elif kind == "hanging_up":
             threading.Thread(target=self.hang_up, args=(listener,), daemon=True).start()
         elif kind != "accepting":  # which does neither read nor write
             raise ValueError(f"nobody knows how to be {kind!r}")
+
+    def fill_queue(self, leaf):
+        while True:
+            waiting = socket.socket(socket.AF_UNIX)
+            self.closing.callback(waiting.close)
+            waiting.setblocking(False)
+            try:
+                waiting.connect(self.path(leaf))
+            except BlockingIOError:
+                return
 
     @staticmethod
     def hang_up(listener):

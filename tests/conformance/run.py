@@ -88,6 +88,7 @@ class Language:
         self.build = os.path.join(options.build, name)
         self.values = {"ROOT": ROOT, "BUILD": self.build, "BIN": options.bin}
         self.prepares = [self.words(line) for line in spec.get("prepare", [])]
+        self.needs = spec["needs"]
         self.readme = spec.get("readme")
         if self.readme:
             self.prepares.insert(0, ["sh", "-eux", "-c", self.install_lines()])
@@ -137,14 +138,12 @@ class Language:
         with open(log, "w", encoding="utf-8") as out:
             for line in self.prepares:
                 print("+", " ".join(line), file=out, flush=True)
-                try:
-                    done = subprocess.run(line, cwd=self.build, env={**os.environ, "ZCBROKER": ROOT},
-                                          stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
-                except OSError as error:
-                    return f"{line[0]}: {error.strerror}; ./dev conformance installs it"
+                done = subprocess.run(line, cwd=self.build, env={**os.environ, "ZCBROKER": ROOT},
+                                      stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
                 if done.returncode != 0:
                     with open(log, encoding="utf-8", errors="replace") as text:
-                        return f"{' '.join(line)} ended with {done.returncode}:\n{text.read()[-3000:]}"
+                        return (f"{' '.join(line)} ended with {done.returncode} (Debian packages it needs: "
+                                f"{', '.join(self.needs)}):\n{text.read()[-3000:]}")
         with open(stamp, "w", encoding="utf-8") as out:
             out.write(fingerprint)
         say(f"{self.name}: prepared in {time.monotonic() - begun:.0f} s")
@@ -269,9 +268,24 @@ def load_cases(only):
     return groups
 
 
+def prepared(language):
+    """None, or why not."""
+    try:
+        return language.prepare()
+    except OSError as error:
+        return f"{error}; Debian packages it needs: {', '.join(language.needs)}"
+
+
+def prepare_language(language):
+    why = prepared(language)
+    if why is not None:
+        say(f"FAILED {language.name}: {why}")
+    return why is None
+
+
 def run_language(language, groups, tally):
     begun = time.monotonic()
-    why = language.prepare()
+    why = prepared(language)
     try:
         for file in language.examples:
             found = ["not prepared"] if why is not None else language.example_problems(file)
@@ -315,7 +329,7 @@ def main():
     parser.add_argument("--build", required=True, help="a folder for what runners are built into; kept between runs")
     parser.add_argument("--peers", help="the folder of real programs (./dev peers); without it no framed half")
     parser.add_argument("--languages", help="comma-separated; all of languages.json else")
-    parser.add_argument("--prepare-only", action="store_true")
+    parser.add_argument("--prepare-only", action="store_true", help="install and build, as the READMEs say, and run nothing")
     parser.add_argument("only", nargs="*", help="parts of GROUP/CASE names")
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
@@ -332,6 +346,8 @@ def main():
         languages = [Language(name, specs[name], options, pb) for name in names]
         # Two at a time: most of a case is the start of its runner.
         with futures.ThreadPoolExecutor(2) as pool:
+            if options.prepare_only:
+                return 0 if all(list(pool.map(prepare_language, languages))) else 1
             for done in [pool.submit(run_language, language, groups, tally) for language in languages]:
                 done.result()
         table(groups, names, tally)

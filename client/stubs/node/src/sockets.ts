@@ -49,5 +49,5 @@ function dialOnce(path: string): Promise<net.Socket> {
  * there that says so.
  */
 export async function isOurs(path: string): Promise<boolean> {
-  return (await fs.lstat(path)).uid === process.geteuid!();
+  return (await fs.stat(path)).uid === process.geteuid!();
 }
