@@ -18,11 +18,18 @@ import time
 import types
 from concurrent import futures
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.abspath(os.path.join(HERE, "..", ".."))
 # Before gRPC is imported: it tells of every connection that ends.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+# pylint: disable=wrong-import-position
+from google.protobuf import json_format
+from grpc_tools import protoc
+
+import framed
+import homes
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.abspath(os.path.join(HERE, "..", ".."))
 COLUMNS = ["cpp", "python", "go", "node", "rust", "java"]
 PROTOS = [f"proto/zcbroker/v1/{name}.proto" for name in ("errors", "broker", "admin", "launcher")]
 PROTOS.append("proto/running_process/broker_v1.proto")
@@ -39,7 +46,6 @@ exec "$@"
 
 def generated(into):
     """The messages, made from the tree: what the cases are checked with."""
-    from grpc_tools import protoc  # pylint: disable=import-outside-toplevel
     builtin = os.path.join(os.path.dirname(protoc.__file__), "_proto")
     assert protoc.main(["protoc", f"-I{ROOT}", f"-I{builtin}", f"--python_out={into}", *PROTOS]) == 0
     sys.path.insert(0, into)
@@ -70,7 +76,6 @@ def differences(expected, seen, where=""):
 
 def canonical(case, value, pb):
     """Messages in proto3 JSON may be written in more than one way."""
-    from google.protobuf import json_format  # pylint: disable=import-outside-toplevel
     if case["op"] != "decode_response" or "response" not in value:
         return value
     message = json_format.ParseDict(value["response"], pb.broker.NegotiateResponse())
@@ -152,7 +157,6 @@ class Language:
     # --- homes that several cases share, made when the first needs them
 
     def home(self, kind):
-        import homes  # pylint: disable=import-outside-toplevel
         if kind not in self.shared:
             policy = "limits { concurrent_starts: 1 }\n" if kind == "busy" else ""
             home = self.shared[kind] = homes.BrokerHome(self.pb, self.options.bin, policy).start()
@@ -176,8 +180,7 @@ class Language:
 
     def problems(self, case):
         """What is wrong with this case here; nothing where all is well."""
-        import homes  # pylint: disable=import-outside-toplevel
-        given = case.get("given", {})
+        given = case["given"]
         if "home" in given:
             return self.try_case(case, given, self.home(given["home"]))
         with homes.Home(self.pb) as home:
@@ -209,15 +212,14 @@ class Language:
         if "private" in given:
             environment["ENTRIES"] = " ".join(home.fill(given["private"]))
             words = ["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-c", PRIVATE, "sh", *words]
-        question = json.dumps({"op": case["op"], "args": home.fill(case.get("args", {}))})
+        question = json.dumps({"op": case["op"], "args": home.fill(case["args"])})
         expected = canonical(case, home.fill(case["expect"]), self.pb)
-        while_it_runs = given.get("meanwhile")
         try:
             runner = subprocess.Popen(words, env=environment, cwd=home.dir, stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         except OSError as error:
             return [f"{words[0]}: {error.strerror}"]
-        if while_it_runs == "stop_broker":
+        if given.get("meanwhile") == "stop_broker":
             runner.stdin.write(question)
             runner.stdin.close()
             runner.stdin = None
@@ -283,29 +285,30 @@ def prepare_language(language):
     return why is None
 
 
+def attempt(find_problems, *args):
+    try:
+        return find_problems(*args)
+    except Exception as error:  # pylint: disable=broad-except
+        return [f"{type(error).__name__}: {error}"]
+
+
 def run_language(language, groups, tally):
     begun = time.monotonic()
     why = prepared(language)
+
+    def count(group, name, find_problems, subject):
+        found = ["not prepared"] if why is not None else attempt(find_problems, subject)
+        tally[group, language.name].append(not found)
+        if found and why is None:
+            say(f"FAILED {language.name} {group}/{name}\n  " + "\n  ".join(found))
+
     try:
         for file in language.examples:
-            found = ["not prepared"] if why is not None else language.example_problems(file)
-            tally["examples", language.name].append(not found)
-            if found and why is None:
-                say(f"FAILED {language.name} {file}\n  " + "\n  ".join(found))
+            count("examples", file, language.example_problems, file)
         for group, cases in groups:
             for case in cases:
-                if why is not None:
-                    found = ["not prepared"]
-                elif case.get("needs") == "root" and os.geteuid() != 0:
-                    continue
-                else:
-                    try:
-                        found = language.problems(case)
-                    except Exception as error:  # pylint: disable=broad-except
-                        found = [f"{type(error).__name__}: {error}"]
-                tally[group, language.name].append(not found)
-                if found and why is None:
-                    say(f"FAILED {language.name} {group}/{case['name']}\n  " + "\n  ".join(found))
+                if case.get("needs") != "root" or os.geteuid() == 0:
+                    count(group, case["name"], language.problems, case)
     finally:
         language.close()
     if why is not None:
@@ -352,7 +355,6 @@ def main():
                 done.result()
         table(groups, names, tally)
         if options.peers:
-            import framed  # pylint: disable=import-outside-toplevel
             tally.update((("framed", which), cell) for which, cell in framed.run(options, pb, differences, say).items())
     results = [passed for cell in tally.values() for passed in cell]
     print(f"cases: {sum(results)} passed, {len(results) - sum(results)} failed")
