@@ -89,13 +89,13 @@ def upstream_answer(peers, definitions, case, pb):
 
 
 def run(options, pb, differences, say):
-    """[whether it passed], for ours and for upstream's; tells of known differences."""
+    """Whether each case passed, for ours and for upstream's, and a text about it."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "framed.json"), encoding="utf-8") as file:
         cases = [case for case in json.load(file)["cases"]
                  if not options.only or any(text in f"framed/{case['name']}" for text in options.only)]
     results = {"ours": [], "upstream": []}
     if not cases:
-        return results
+        return results, ""
     known = []
     with homes.BrokerHome(pb, options.bin) as home:
         home.start()
@@ -117,7 +117,7 @@ def run(options, pb, differences, say):
                     say(f"FAILED {which} framed/{case['name']}\n  " + "\n  ".join(found[0]))
             if differs:
                 known.append(f"  {case['name']}: {differs['why']}")
-    say(f"framed lane: ours {sum(results['ours'])}/{len(cases)}, upstream {sum(results['upstream'])}/{len(cases)}")
+    lines = [f"framed lane: ours {sum(results['ours'])}/{len(cases)}, upstream {sum(results['upstream'])}/{len(cases)}"]
     if known:
-        say("where upstream's broker differs, as expected:\n" + "\n".join(known))
-    return results
+        lines += ["where upstream's broker differs, as expected:", *known]
+    return results, "\n".join(lines)
