@@ -12,6 +12,7 @@
 #include "ipc/frame/envelope.h"
 #include "service/core/connection_limits.h"
 #include "service/core/definition.h"
+#include "service/core/event_log.h"
 #include "service/core/machine.h"
 #include "service/core/mistakes.h"
 #include "service/core/outcome.h"
@@ -69,6 +70,8 @@ TEST(LimitsTableTest, SaysWhatTheCodeDoes) {
                     kMaxArguments)},
       {"log of a backend", Size(kMaxLogBytes)},
       {"evidence of a refusal", absl::StrCat(kMaxEvidenceLines, " lines")},
+      {"events kept; told at once",
+       absl::StrCat(EventLog::kKept, "; ", EventLog::kPerResponse)},
       {"descriptors in reserve",
        absl::StrCat(kDescriptorReserve,
                     ", a quarter where the hard limit is "

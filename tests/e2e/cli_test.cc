@@ -1,6 +1,7 @@
 // The command line as a person or a script uses it: what it prints, in text
 // and in JSON, and how it exits.
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,10 +13,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
 #include "ipc/testing/wait_for.h"
+#include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
 #include "tests/e2e/broker_fixture.h"
 
@@ -463,6 +467,9 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
            {"--service", "--wanted", "--config-dir", "--allow-root", "--shell",
             "--json"}},
           {{"explain"}, {"--service", "--wanted", "--all", "--json"}},
+          {{"doctor"}, {"--service", "--wanted", "--config-dir", "--json"}},
+          {{"events"}, {"--follow", "--after", "--json"}},
+          {{"metrics"}, {"--json"}},
           {{"up"}, {"--config-dir", "--allow-root", "--json"}},
           {{"down"}, {"--stop-backends", "--json"}},
       };
@@ -479,11 +486,57 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
   }
   const Finished top = Cli({"--help"});
   EXPECT_EQ(top.status, 0);
-  for (const char* word :
-       {"route", "ping", "compile", "exec", "env", "explain", "status",
-        "service", "up", "down", "Exit statuses"}) {
+  for (const char* word : {"route", "ping", "compile", "exec", "env", "explain",
+                           "doctor", "status", "events", "metrics", "service",
+                           "up", "down", "Exit statuses"}) {
     EXPECT_TRUE(absl::StrContains(top.out, word)) << word;
   }
+}
+
+TEST_F(CliTest, EventsAreOneALine) {
+  DefineDemo();
+  StartBroker();
+  ASSERT_EQ(Cli({"route", "demo", "1.0.0"}).status, 0);
+  const Finished text = Cli({"events"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  for (const char* part :
+       {"  broker started  process ", "  backend starting  demo 1.0.0  ",
+        "  backend ready  demo 1.0.0  process ", "spawn "}) {
+    EXPECT_TRUE(absl::StrContains(text.out, part)) << part << text.out;
+  }
+  const Finished json = Cli({"events", "--after", "1", "--json"});
+  int sequence = 1;
+  for (const absl::string_view line :
+       absl::StrSplit(json.out, '\n', absl::SkipEmpty())) {
+    Struct event;
+    ASSERT_TRUE(
+        google::protobuf::util::JsonStringToMessage(std::string(line), &event)
+            .ok())
+        << line;
+    EXPECT_EQ(Text(event, "sequence"), absl::StrCat(++sequence));
+  }
+  EXPECT_EQ(sequence, 4);
+  EXPECT_TRUE(absl::EndsWith(Cli({"metrics"}).out, "\n# EOF\n"));
+}
+
+// Whoever follows is told that the broker ended, by words and status.
+TEST_F(CliTest, WhoFollowsEventsIsToldOfTheEnd) {
+  DefineDemo();
+  StartBroker();
+  const std::string out = home_.Entry("work/events");
+  const ipc::UniqueFd file(
+      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_TRUE(file);
+  ProcessOptions options;
+  options.stdout_fd = file.get();
+  Process follower({CommandLineProgram(), "events", "--follow"},
+                   home_.environment(), options);
+  ASSERT_TRUE(ipc::WaitFor(
+      [&] { return absl::StrContains(ReadFile(out), "broker started"); },
+      "the first event", kPatience));
+  StopBroker();
+  EXPECT_EQ(follower.Wait(), 11);
+  EXPECT_TRUE(absl::StrContains(ReadFile(out), "broker stopping"));
 }
 
 TEST_F(CliTest, VersionIsPrinted) {

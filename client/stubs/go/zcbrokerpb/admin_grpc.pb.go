@@ -29,6 +29,7 @@ const (
 	Admin_DrainBackend_FullMethodName      = "/zcbroker.v1.Admin/DrainBackend"
 	Admin_ReloadDefinitions_FullMethodName = "/zcbroker.v1.Admin/ReloadDefinitions"
 	Admin_StreamEvents_FullMethodName      = "/zcbroker.v1.Admin/StreamEvents"
+	Admin_GetMetrics_FullMethodName        = "/zcbroker.v1.Admin/GetMetrics"
 	Admin_Shutdown_FullMethodName          = "/zcbroker.v1.Admin/Shutdown"
 )
 
@@ -58,8 +59,16 @@ type AdminClient interface {
 	// last good form in force and is listed in the answer; the call itself does
 	// not fail.
 	ReloadDefinitions(ctx context.Context, in *ReloadDefinitionsRequest, opts ...grpc.CallOption) (*ReloadDefinitionsResponse, error)
-	// Not implemented yet: UNIMPLEMENTED.
+	// What has happened, in order: at first what the broker still keeps, then, if
+	// `follow` is set, each event as it happens, until the caller ends the call.
+	// A caller that reads slowly holds nobody up and, once it is 4096 events
+	// behind, misses some: `sequence` shows the gap. Errors: SHUTTING_DOWN, when
+	// the broker goes away under a call that follows.
 	StreamEvents(ctx context.Context, in *StreamEventsRequest, opts ...grpc.CallOption) (Admin_StreamEventsClient, error)
+	// The same as GetStatus and ListBackends for a monitoring system: OpenMetrics
+	// text, with histograms of how long starts and answers took. Names are in
+	// docs/operations.md; they are only ever added. No errors of its own.
+	GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error)
 	// Ends the broker: it stops accepting, refuses what waits with
 	// SHUTTING_DOWN and exits. Answered before that begins.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
@@ -159,6 +168,15 @@ func (x *adminStreamEventsClient) Recv() (*StreamEventsResponse, error) {
 	return m, nil
 }
 
+func (c *adminClient) GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error) {
+	out := new(GetMetricsResponse)
+	err := c.cc.Invoke(ctx, Admin_GetMetrics_FullMethodName, in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	out := new(ShutdownResponse)
 	err := c.cc.Invoke(ctx, Admin_Shutdown_FullMethodName, in, out, opts...)
@@ -194,8 +212,16 @@ type AdminServer interface {
 	// last good form in force and is listed in the answer; the call itself does
 	// not fail.
 	ReloadDefinitions(context.Context, *ReloadDefinitionsRequest) (*ReloadDefinitionsResponse, error)
-	// Not implemented yet: UNIMPLEMENTED.
+	// What has happened, in order: at first what the broker still keeps, then, if
+	// `follow` is set, each event as it happens, until the caller ends the call.
+	// A caller that reads slowly holds nobody up and, once it is 4096 events
+	// behind, misses some: `sequence` shows the gap. Errors: SHUTTING_DOWN, when
+	// the broker goes away under a call that follows.
 	StreamEvents(*StreamEventsRequest, Admin_StreamEventsServer) error
+	// The same as GetStatus and ListBackends for a monitoring system: OpenMetrics
+	// text, with histograms of how long starts and answers took. Names are in
+	// docs/operations.md; they are only ever added. No errors of its own.
+	GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error)
 	// Ends the broker: it stops accepting, refuses what waits with
 	// SHUTTING_DOWN and exits. Answered before that begins.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
@@ -226,6 +252,9 @@ func (UnimplementedAdminServer) ReloadDefinitions(context.Context, *ReloadDefini
 }
 func (UnimplementedAdminServer) StreamEvents(*StreamEventsRequest, Admin_StreamEventsServer) error {
 	return status.Errorf(codes.Unimplemented, "method StreamEvents not implemented")
+}
+func (UnimplementedAdminServer) GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetMetrics not implemented")
 }
 func (UnimplementedAdminServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Shutdown not implemented")
@@ -372,6 +401,24 @@ func (x *adminStreamEventsServer) Send(m *StreamEventsResponse) error {
 	return x.ServerStream.SendMsg(m)
 }
 
+func _Admin_GetMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).GetMetrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_GetMetrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).GetMetrics(ctx, req.(*GetMetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -420,6 +467,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReloadDefinitions",
 			Handler:    _Admin_ReloadDefinitions_Handler,
+		},
+		{
+			MethodName: "GetMetrics",
+			Handler:    _Admin_GetMetrics_Handler,
 		},
 		{
 			MethodName: "Shutdown",
