@@ -1,0 +1,114 @@
+package zcbroker.client;
+
+import java.io.IOException;
+import java.net.ConnectException;
+import java.net.SocketTimeoutException;
+import java.net.StandardProtocolFamily;
+import java.net.UnixDomainSocketAddress;
+import java.nio.channels.AsynchronousCloseException;
+import java.nio.channels.SocketChannel;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import jdk.net.ExtendedSocketOptions;
+
+/** Connecting to Unix sockets, and who is at their other end. */
+final class Sockets {
+  private static final int MAX_PATH_BYTES = 107;
+
+  private Sockets() {}
+
+  /** An absolute path that fits a Unix socket's address. */
+  static boolean isEndpoint(String path) {
+    return path.startsWith("/") && path.indexOf('\0') < 0
+        && path.getBytes(StandardCharsets.UTF_8).length <= MAX_PATH_BYTES;
+  }
+
+  /**
+   * Connects in blocking mode. While the listener's queue is full it waits until {@code deadline}. Throws
+   * NoSuchFileException, ConnectException (nobody listens), SocketTimeoutException and others.
+   */
+  static SocketChannel dial(Path path, Deadline deadline) throws IOException {
+    SocketChannel channel = SocketChannel.open(StandardProtocolFamily.UNIX);
+    // A connect to a full queue blocks; closing the channel ends it.
+    long patience = Math.max(1, deadline.remaining().toMillis());
+    CompletableFuture<Void> givingUp = CompletableFuture.runAsync(() -> closeQuietly(channel),
+        CompletableFuture.delayedExecutor(patience, TimeUnit.MILLISECONDS));
+    try {
+      channel.connect(UnixDomainSocketAddress.of(path));
+      if (givingUp.cancel(false)) {
+        return channel;
+      }
+      throw new SocketTimeoutException("connect " + path + ": its queue stays full");
+    } catch (AsynchronousCloseException late) {
+      throw new SocketTimeoutException("connect " + path + ": its queue stays full");
+    } catch (IOException failed) {
+      givingUp.cancel(false);
+      closeQuietly(channel);
+      if (!(failed instanceof ConnectException) && Files.notExists(path, LinkOption.NOFOLLOW_LINKS)) {
+        throw new NoSuchFileException(path.toString());
+      }
+      throw failed;
+    }
+  }
+
+  /** Whether the other end is this user's. */
+  static boolean isOurs(SocketChannel channel) throws IOException {
+    return channel.getOption(ExtendedSocketOptions.SO_PEERCRED).user().equals(PrivateDir.ownUser());
+  }
+
+  /**
+   * Whether the process {@code pid} listens at {@code path}. Java's SO_PEERCRED does not tell the pid, so /proc does;
+   * true where it does not know either: for pid 0, or a socket that was bound by another name.
+   */
+  static boolean mayListen(int pid, Path path) throws IOException {
+    Set<String> listeners = listenersAt(path);
+    if (pid == 0 || listeners.isEmpty()) {
+      return true;
+    }
+    try (Stream<Path> descriptors = Files.list(Path.of("/proc", Integer.toUnsignedString(pid), "fd"))) {
+      return descriptors.anyMatch(descriptor -> listeners.contains(target(descriptor)));
+    } catch (NoSuchFileException gone) {
+      return false;
+    }
+  }
+
+  /** As the links in /proc/PID/fd spell them. */
+  private static Set<String> listenersAt(Path path) throws IOException {
+    // Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+    List<String> lines = Files.readAllLines(Path.of("/proc/net/unix"), StandardCharsets.ISO_8859_1);
+    String bound = new String(path.toString().getBytes(StandardCharsets.UTF_8), StandardCharsets.ISO_8859_1);
+    Set<String> result = new HashSet<>();
+    for (String line : lines) {
+      String[] fields = line.trim().split(" +", 8);
+      if (fields.length == 8 && fields[3].equals("00010000") && fields[7].equals(bound)) {
+        result.add("socket:[" + fields[6] + "]");
+      }
+    }
+    return result;
+  }
+
+  private static String target(Path link) {
+    try {
+      return Files.readSymbolicLink(link).toString();
+    } catch (IOException closedMeanwhile) {
+      return "";
+    }
+  }
+
+  static void closeQuietly(SocketChannel channel) {
+    try {
+      channel.close();
+    } catch (IOException nothingToMend) {
+      // It is gone in any case.
+    }
+  }
+}
