@@ -37,31 +37,6 @@ namespace {
 constexpr absl::Duration kDownPatience = absl::Seconds(70);
 constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 
-const char* StateName(v1::BackendState state) {
-  switch (state) {
-    case v1::BACKEND_STATE_STARTING:
-      return "starting";
-    case v1::BACKEND_STATE_READY:
-      return "ready";
-    case v1::BACKEND_STATE_SUSPECT:
-      return "suspect";
-    case v1::BACKEND_STATE_WEDGED:
-      return "wedged";
-    case v1::BACKEND_STATE_DRAINING:
-      return "draining";
-    case v1::BACKEND_STATE_ENDING:
-      return "ending";
-    case v1::BACKEND_STATE_BACKOFF:
-      return "backoff";
-    case v1::BACKEND_STATE_BROKEN:
-      return "broken";
-    case v1::BACKEND_STATE_GONE:
-      return "gone";
-    default:
-      return "unknown";
-  }
-}
-
 void PrintServices(
     const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services) {
   for (const v1::ServiceSummary& service : services) {
@@ -184,6 +159,31 @@ int ReportUp(Format format, const UpReport& report) {
 }
 
 }  // namespace
+
+const char* StateName(v1::BackendState state) {
+  switch (state) {
+    case v1::BACKEND_STATE_STARTING:
+      return "starting";
+    case v1::BACKEND_STATE_READY:
+      return "ready";
+    case v1::BACKEND_STATE_SUSPECT:
+      return "suspect";
+    case v1::BACKEND_STATE_WEDGED:
+      return "wedged";
+    case v1::BACKEND_STATE_DRAINING:
+      return "draining";
+    case v1::BACKEND_STATE_ENDING:
+      return "ending";
+    case v1::BACKEND_STATE_BACKOFF:
+      return "backoff";
+    case v1::BACKEND_STATE_BROKEN:
+      return "broken";
+    case v1::BACKEND_STATE_GONE:
+      return "gone";
+    default:
+      return "unknown";
+  }
+}
 
 std::string ConfigDirectory(const std::string& given) {
   return given.empty()
@@ -358,6 +358,15 @@ int Stop(Format format, const Target& target) {
   if (!admin.ok()) return PrintFailure(format, admin.status());
   return ReportBackend(format,
                        (*admin)->StopBackend(target.service, target.version));
+}
+
+int Restart(Format format, const Target& target) {
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (!admin.ok()) return PrintFailure(format, admin.status());
+  const auto stopped = (*admin)->StopBackend(target.service, target.version);
+  if (!stopped.ok()) return PrintFailure(format, stopped.status());
+  return ReportBackend(format,
+                       (*admin)->StartBackend(target.service, target.version));
 }
 
 int Drain(Format format, const Target& target) {

@@ -25,10 +25,8 @@ constexpr absl::Duration kUpPatience = absl::Seconds(10);
 constexpr absl::string_view kKeeperName = "zcbroker-keeper";
 
 absl::StatusOr<std::string> MakeLogFile() {
-  const std::string log_dir = absl::StrCat(
-      BaseDirectory("XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
-  ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(log_dir));
-  return absl::StrCat(log_dir, "/zcbrokerd.log");
+  ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(LogDirectory()));
+  return absl::StrCat(LogDirectory(), "/zcbrokerd.log");
 }
 
 struct CommandWords {
@@ -77,6 +75,11 @@ std::string BaseDirectory(absl::string_view variable,
   const absl::optional<std::string> set = environment(variable);
   if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
   return absl::StrCat(environment("HOME").value_or(""), "/", fallback);
+}
+
+std::string LogDirectory() {
+  return absl::StrCat(BaseDirectory("XDG_STATE_HOME", ".local/state"),
+                      "/zcbroker/log");
 }
 
 bool NoBrokerRuns(const absl::Status& status) {

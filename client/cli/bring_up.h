@@ -24,6 +24,9 @@ struct UpOptions {
 std::string BaseDirectory(absl::string_view variable,
                           absl::string_view fallback);
 
+// Where the broker's log and those of its backends are.
+std::string LogDirectory();
+
 // Whether an attempt to reach the broker failed because none runs.
 bool NoBrokerRuns(const absl::Status& status);
 

@@ -75,6 +75,26 @@ int Env(Format format, Shell shell, const RunOptions& options);
 int Start(Format format, const Target& target);
 int Stop(Format format, const Target& target);
 int Drain(Format format, const Target& target);
+// Ends it at once and has the next one started.
+int Restart(Format format, const Target& target);
+
+// "ready", "draining".
+const char* StateName(v1::BackendState state);
+
+struct LogOptions {
+  int lines = 40;
+  bool follow = false;
+};
+// What backends of a service have printed, of all versions where none is named.
+// Becomes tail(1); returns only where there is no log.
+int Logs(const Target& target, const LogOptions& options);
+
+struct TopOptions {
+  int interval = 1;  // seconds
+  int rounds = 0;    // 0: without end
+};
+// Rates and backends, looked at anew each interval.
+int Top(const TopOptions& options);
 
 // Looks for what could be wrong, with the target's version where one is named.
 // Changes and starts nothing. kExitFailure where a check fails.

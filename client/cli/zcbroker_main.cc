@@ -42,6 +42,8 @@ struct CommandLine {
   std::string shell = "sh";
   bool all = false;
   EventOptions events;
+  LogOptions logs;
+  TopOptions top;
 
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
@@ -180,10 +182,25 @@ void AddBackendVerbs(CLI::App& app, CommandLine& line,
   CLI::App* drain =
       AddVerb(app, "drain", "End a backend when nothing is in flight.", chosen,
               [&line] { return Drain(line.format(), line.target); });
-  for (CLI::App* verb : {start, stop, drain}) {
+  CLI::App* restart =
+      AddVerb(app, "restart", "End a backend at once, and start the next.",
+              chosen, [&line] { return Restart(line.format(), line.target); });
+  for (CLI::App* verb : {start, stop, drain, restart}) {
     AddTarget(verb, line.target);
     AddJson(verb, line.json);
   }
+
+  CLI::App* logs =
+      AddVerb(app, "logs", "What a service's backends have printed.", chosen,
+              [&line] { return Logs(line.target, line.logs); });
+  logs->add_option("SERVICE", line.target.service, "for example zccache")
+      ->required();
+  logs->add_option("VERSION", line.target.version,
+                   "exactly (default: all versions)");
+  logs->add_option("-n,--lines", line.logs.lines, "the last so many")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
+  logs->add_flag("-f,--follow", line.logs.follow, "go on as they are written");
 }
 
 void AddServiceVerbs(CLI::App& app, CommandLine& line,
@@ -252,6 +269,15 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
   events->add_option("--after", line.events.after,
                      "only those after the event of this number");
   events->add_flag("--json", line.json, "print one JSON object a line");
+
+  CLI::App* top = AddVerb(app, "top", "Rates and backends, as they are.",
+                          chosen, [&line] { return Top(line.top); });
+  top->add_option("--interval", line.top.interval, "seconds between two looks")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  top->add_option("--rounds", line.top.rounds,
+                  "end after so many (default: never)")
+      ->check(CLI::Range(1, 1000000));
 
   CLI::App* metrics =
       AddVerb(app, "metrics", "Counts and durations, as OpenMetrics text.",

@@ -470,6 +470,9 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
           {{"doctor"}, {"--service", "--wanted", "--config-dir", "--json"}},
           {{"events"}, {"--follow", "--after", "--json"}},
           {{"metrics"}, {"--json"}},
+          {{"restart"}, {"SERVICE", "VERSION", "--json"}},
+          {{"logs"}, {"SERVICE", "VERSION", "--lines", "--follow"}},
+          {{"top"}, {"--interval", "--rounds"}},
           {{"up"}, {"--config-dir", "--allow-root", "--json"}},
           {{"down"}, {"--stop-backends", "--json"}},
       };
@@ -491,6 +494,55 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
                            "up", "down", "Exit statuses"}) {
     EXPECT_TRUE(absl::StrContains(top.out, word)) << word;
   }
+}
+
+TEST_F(CliTest, LogsAreThoseOfTheService) {
+  home_.Define(
+      "talker",
+      PlainDefinition("talker", home_.Script("talker", "echo spoken; exit 3")));
+  DefineDemo();
+  StartBroker();
+  EXPECT_EQ(Cli({"route", "talker", "1.0.0"}).status, 8);
+  EXPECT_EQ(Cli({"route", "demo", "1.0.0"}).status, 0);
+  const Finished logs = Cli({"logs", "talker"});
+  EXPECT_EQ(logs.status, 0) << logs.err;
+  EXPECT_TRUE(absl::StrContains(logs.out, "spoken\n")) << logs.out;
+  EXPECT_EQ(Cli({"logs", "talker", "1.0.0", "-n", "0"}).out, "");
+  // Also when nothing runs any more.
+  StopBroker();
+  EXPECT_TRUE(
+      absl::StrContains(Cli({"logs", "talker", "1.0.0"}).out, "spoken"));
+  for (const std::vector<std::string>& nobody :
+       {std::vector<std::string>{"logs", "talk"},
+        {"logs", "talker", "2.0.0"}}) {
+    const Finished none = Cli(nobody);
+    EXPECT_EQ(none.status, 1);
+    EXPECT_TRUE(absl::StartsWith(none.err, "zcbroker: no log of ")) << none.err;
+  }
+}
+
+TEST_F(CliTest, RestartGivesAnotherProcess) {
+  DefineDemo();
+  StartBroker();
+  const Struct first = Json({"start", "demo", "1.0.0"});
+  const Struct second = Json({"restart", "demo", "1.0.0"});
+  EXPECT_EQ(Text(second, "state"), "BACKEND_STATE_READY");
+  EXPECT_NE(At(At(first, "route").struct_value(), "pid").number_value(),
+            At(At(second, "route").struct_value(), "pid").number_value());
+}
+
+TEST_F(CliTest, TopShowsBackendsAndRates) {
+  DefineDemo();
+  StartBroker();
+  ASSERT_EQ(Cli({"route", "demo", "1.0.0"}).status, 0);
+  const Finished top = Cli({"top", "--rounds", "1"});
+  EXPECT_EQ(top.status, 0) << top.err;
+  for (const char* part :
+       {"zcbrokerd ", "negotiations 0/s", "demo         1.0.0        ready"}) {
+    EXPECT_TRUE(absl::StrContains(top.out, part)) << part << "\n" << top.out;
+  }
+  // No terminal: nothing is cleared.
+  EXPECT_FALSE(absl::StrContains(top.out, "\x1b")) << top.out;
 }
 
 TEST_F(CliTest, EventsAreOneALine) {
