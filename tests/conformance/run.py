@@ -35,9 +35,12 @@ PROTOS = [f"proto/zcbroker/v1/{name}.proto" for name in ("errors", "broker", "ad
 PROTOS.append("proto/running_process/broker_v1.proto")
 RUNNER_SECONDS = 60
 AT_ONCE = 3
-# What only the mount namespace of the case's own has below these.
+# In a mount namespace of the case's own: nothing in /run, and in /tmp only what
+# is there already (a runner may be), but for the broker's.
 PRIVATE = """
-mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp || exit 1
+mount -t tmpfs tmpfs /run && mkdir /run/tmp && mount --rbind /tmp /run/tmp || exit 1
+mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp || exit 1
+find /run/tmp -mindepth 1 -maxdepth 1 ! -name 'zcbroker-*' -exec ln -s -t /tmp {} + || exit 1
 for entry in $ENTRIES; do
   mkdir -p -m 755 "${entry%%:*}" && chmod "${entry##*:}" "${entry%%:*}" || exit 1
 done
