@@ -47,8 +47,8 @@ final class BrokerChannel {
     try {
       Negotiation negotiation = new Negotiation(channel, request, deadline);
       // A virtual machine that has just begun may take longer to ask than a
-      // broker to answer.
-      negotiation.awaitSent(deadline);
+      // broker to answer. Nothing is sent to one that does not shake hands.
+      negotiation.awaitSent(deadline.orSooner(CONTACT));
       if (!negotiation.isHeardFrom(deadline.orSooner(CONTACT)) && isMute(broker, deadline)
           && !negotiation.isHeardFrom(Deadline.after(Duration.ZERO))) {
         throw new BrokerException(FallbackReason.BROKER_MUTE, "the broker at " + broker + " gives no sign of life");
