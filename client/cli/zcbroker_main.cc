@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "client/cli/completion.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/verbs.h"
 #include "google/protobuf/stubs/logging.h"
@@ -44,6 +45,7 @@ struct CommandLine {
   EventOptions events;
   LogOptions logs;
   TopOptions top;
+  std::string completed_shell;
 
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
@@ -314,6 +316,22 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
   AddJson(down, line.json);
 }
 
+void AddCompletion(CLI::App& app, CommandLine& line,
+                   std::function<int()>& chosen) {
+  CLI::App* completion = AddVerb(
+      app, "completion",
+      "Print a script that completes this command line in a shell.", chosen,
+      [&app, &line] {
+        fputs(CompletionScript(app, line.completed_shell).c_str(), stdout);
+        return kExitOk;
+      });
+  completion->add_option("SHELL", line.completed_shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  // For packages, not for daily use.
+  completion->group("");
+}
+
 int Main(int argc, char** argv) {
   auto* const sigpipe = signal(SIGPIPE, SIG_IGN);
   // Mistakes are reported in our own words.
@@ -339,6 +357,7 @@ int Main(int argc, char** argv) {
   AddBackendVerbs(app, line, chosen);
   AddServiceVerbs(app, line, chosen);
   AddBrokerVerbs(app, line, chosen);
+  AddCompletion(app, line, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
