@@ -289,6 +289,43 @@ int ServiceAdd(Format format, const std::string& config_dir,
   return report.problems().empty() ? kExitOk : kExitFailure;
 }
 
+int ServiceRemove(Format format, const std::string& config_dir,
+                  const std::string& name) {
+  const std::string directory =
+      absl::StrCat(ConfigDirectory(config_dir), "/services");
+  const std::string file = absl::StrCat(directory, "/", name, ".textproto");
+  if (const absl::Status named = ipc::CheckServiceName(name); !named.ok()) {
+    PrintFailure(format, named);
+    return kExitUsage;
+  }
+  if (access(file.c_str(), F_OK) != 0) {
+    return PrintFailure(
+        format, absl::NotFoundError(absl::StrCat(
+                    "there is no ", file,
+                    "; what is built in is not removed by a file: a policy may "
+                    "forbid it")));
+  }
+  const auto lock = LockDefinitions(directory);
+  if (!lock.ok()) return PrintFailure(format, lock.status());
+  const absl::Status removed = RemoveFile(file);
+  if (!removed.ok()) return PrintFailure(format, removed);
+  ServiceRemoveReport report;
+  report.set_file(file);
+  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  if (admin.ok()) {
+    const auto reloaded = (*admin)->ReloadDefinitions();
+    if (!reloaded.ok()) return PrintFailure(format, reloaded.status());
+    report.set_reloaded(true);
+  }
+  if (format == Format::kJson) {
+    PrintJson(report);
+  } else {
+    printf("removed %s%s\n", file.c_str(),
+           report.reloaded() ? "; the running broker goes on without it" : "");
+  }
+  return kExitOk;
+}
+
 int ServiceList(Format format, const std::string& config_dir) {
   const auto checked = CheckDefinitions(ConfigDirectory(config_dir));
   if (!checked.ok()) return PrintFailure(format, checked.status());

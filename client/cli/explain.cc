@@ -284,7 +284,11 @@ class Explanation {
                                ? absl::StrCat(path, ": ", WhoListens(*answer))
                                : std::string(answer.status().message());
     if (named) absl::StrAppend(&evidence, ", by ZCCACHE_ENDPOINT");
-    if (IsOurRoute(path)) absl::StrAppend(&evidence, ", the broker's own name");
+    if (IsOurRoute(path)) {
+      absl::StrAppend(&evidence, ", the broker's own name");
+    } else if (absl::StrContains(evidence, "zcbrokerd")) {
+      absl::StrAppend(&evidence, ", which claims it and relays to the daemon");
+    }
     Note(kName, answer.ok() ? kYes : kNo, evidence);
     return path;
   }

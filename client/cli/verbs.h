@@ -43,6 +43,9 @@ std::string ConfigDirectory(const std::string& given);
 int Status(Format format);
 int ServiceAdd(Format format, const std::string& config_dir,
                const ServiceChange& change);
+// Deletes a definition's file. What runs of it ends when it is idle.
+int ServiceRemove(Format format, const std::string& config_dir,
+                  const std::string& name);
 int ServiceList(Format format, const std::string& config_dir);
 int ServiceCheck(Format format, const std::string& config_dir);
 

@@ -242,6 +242,15 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
   AddConfigDir(add, line.config_dir);
   AddJson(add, line.json);
 
+  CLI::App* remove = AddVerb(
+      *service, "remove", "Delete a service's definition.", chosen, [&line] {
+        return ServiceRemove(line.format(), line.config_dir, line.change.name);
+      });
+  remove->add_option("NAME", line.change.name, "as in service list")
+      ->required();
+  AddConfigDir(remove, line.config_dir);
+  AddJson(remove, line.json);
+
   CLI::App* list =
       AddVerb(*service, "list", "The services and their versions.", chosen,
               [&line] { return ServiceList(line.format(), line.config_dir); });

@@ -496,6 +496,22 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
   }
 }
 
+TEST_F(CliTest, ServiceRemoveTakesADefinitionAway) {
+  DefineDemo();
+  StartBroker();
+  ASSERT_EQ(Cli({"route", "demo", "1.0.0"}).status, 0);
+  const Struct report = Json({"service", "remove", "demo"});
+  EXPECT_EQ(Text(report, "file"), home_.services_dir() + "/demo.textproto");
+  EXPECT_TRUE(At(report, "reloaded").bool_value());
+  EXPECT_EQ(Cli({"route", "demo", "1.0.0"}).status, 4);
+  EXPECT_EQ(ServiceFiles(), std::vector<std::string>());
+  const Finished again = Cli({"service", "remove", "demo"});
+  EXPECT_EQ(again.status, 1);
+  EXPECT_TRUE(absl::StartsWith(again.err, "zcbroker: there is no "))
+      << again.err;
+  EXPECT_EQ(Cli({"service", "remove", "../demo"}).status, 2);
+}
+
 TEST_F(CliTest, LogsAreThoseOfTheService) {
   home_.Define(
       "talker",
