@@ -670,7 +670,7 @@ EventLog::ReadId Host::ReadEvents(uint64_t after, bool wait,
                                   EventLog::Done done) {
   const EventLog::ReadId id = next_negotiation_++;
   asio::post(loop_, [this, id, after, wait, done = std::move(done)]() mutable {
-    events_.Read(id, after, wait && !stopping_, std::move(done));
+    events_.Read(id, after, wait && !streams_ended_, std::move(done));
   });
   return id;
 }
@@ -827,7 +827,8 @@ void Host::Carry(const service::StartBackend& start) {
   const auto about = std::make_shared<v1::Event>(
       EventAbout(v1::EVENT_KIND_BACKEND_STARTING, start.plan.definition.name(),
                  start.plan.version.version, 0, start.plan.version.binary));
-  Note(*about);
+  // Whoever asks what runs starts nothing.
+  if (start.plan.only_adopt.empty()) Note(*about);
   const auto note = [this, about](v1::EventKind kind, std::string text,
                                   const std::vector<std::string>& evidence) {
     v1::Event event = EventAbout(kind, about->service(), about->version(),
@@ -1264,6 +1265,7 @@ void Host::LetGo(StartId id) {
 }
 
 void Host::EndStreams() {
+  streams_ended_ = true;
   events_.End();
   for (const auto& [id, lease] : std::exchange(leases_, {})) {
     if (callers_.erase(id) > 0) machine_.Cancel(id);

@@ -251,6 +251,8 @@ class Host : public BrokerPort, private RelayPort {
   std::function<void()> stopping_begins_;
   std::function<void()> stopped_;
   bool stopping_ = false;
+  // Nobody waits for an event any more: gRPC ends.
+  bool streams_ended_ = false;
   std::string logged_problems_;
   std::string noted_definitions_;
   std::atomic<bool> definitions_read_{false};

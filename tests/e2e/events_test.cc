@@ -88,6 +88,14 @@ TEST_F(EventsTest, TheLifeOfABackendIsTold) {
   EXPECT_THAT(All(events.back().sequence()), IsEmpty());
 }
 
+TEST_F(EventsTest, WhoAsksWhatRunsMakesNoEvents) {
+  Start();
+  v1::NegotiateRequest request = RequestFor("demo", "1.0.0");
+  request.set_start_policy(v1::START_POLICY_ONLY_IF_RUNNING);
+  ASSERT_FALSE(client_->Negotiate(request).ok());
+  EXPECT_THAT(KindsOf("demo"), ElementsAre(v1::EVENT_KIND_REFUSED));
+}
+
 TEST_F(EventsTest, ADrainedBackendIsToldWithItsReason) {
   Start();
   ASSERT_TRUE(client_->Negotiate("demo", "1.0.0").ok());

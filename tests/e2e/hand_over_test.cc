@@ -178,6 +178,21 @@ class HandOverTest : public ::testing::Test {
   pid_t broker_ = -1;
 };
 
+TEST_F(HandOverTest, WhoFollowsEventsIsToldAndHoldsNobodyUp) {
+  Start();
+  GrpcClient follower(home_.broker_socket());
+  grpc::ClientContext context;
+  v1::StreamEventsRequest request;
+  request.set_follow(true);
+  const auto reader = follower.admin().StreamEvents(&context, request);
+  v1::StreamEventsResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  Upgrade();
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(ReadAnswer(reader->Finish(), {}).reason, "SHUTTING_DOWN");
+}
+
 TEST_F(HandOverTest, ALongRequestOutlivesItsBroker) {
   Start();
   const uint32_t backend = BackendPid();
