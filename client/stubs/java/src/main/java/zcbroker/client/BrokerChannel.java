@@ -3,7 +3,6 @@ package zcbroker.client;
 import com.google.protobuf.ByteString;
 import io.grpc.CallOptions;
 import io.grpc.ClientCall;
-import io.grpc.ClientStreamTracer;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.Status;
@@ -43,12 +42,13 @@ final class BrokerChannel {
 
   static NegotiateResponse negotiate(NegotiateRequest request, Deadline deadline) throws BrokerException {
     Path broker = findBroker();
-    ManagedChannel channel = open(broker, deadline.orSooner(CONTACT));
+    CompletableFuture<Void> begun = new CompletableFuture<>();
+    ManagedChannel channel = open(broker, deadline.orSooner(CONTACT), begun);
     try {
       Negotiation negotiation = new Negotiation(channel, request, deadline);
       // A virtual machine that has just begun may take longer to ask than a
-      // broker to answer. Nothing is sent to one that does not shake hands.
-      negotiation.awaitSent(deadline.orSooner(CONTACT));
+      // broker to answer.
+      comesBy(begun, deadline);
       if (!negotiation.isHeardFrom(deadline.orSooner(CONTACT)) && isMute(broker, deadline)
           && !negotiation.isHeardFrom(Deadline.after(Duration.ZERO))) {
         throw new BrokerException(FallbackReason.BROKER_MUTE, "the broker at " + broker + " gives no sign of life");
@@ -66,7 +66,7 @@ final class BrokerChannel {
 
   /** To the broker of this user; the caller shuts it down. */
   static ManagedChannel open() throws BrokerException {
-    return open(findBroker(), Deadline.after(CONTACT));
+    return open(findBroker(), Deadline.after(CONTACT), new CompletableFuture<>());
   }
 
   private static Path findBroker() throws BrokerException {
@@ -96,10 +96,12 @@ final class BrokerChannel {
     throw new BrokerException(FallbackReason.BROKER_FOREIGN, broker + " belongs to another user");
   }
 
-  private static ManagedChannel open(Path broker, Deadline contact) throws BrokerException {
+  /** {@code begun} is completed when something is about to be sent. */
+  private static ManagedChannel open(Path broker, Deadline contact, CompletableFuture<Void> begun)
+      throws BrokerException {
     return OkHttpChannelBuilder.forAddress("127.0.0.1", 1) // never used: the socket is there
         .overrideAuthority("localhost")
-        .socketFactory(new OneSocket(dial(broker, contact)))
+        .socketFactory(new OneSocket(dial(broker, contact), begun))
         .proxyDetector(address -> null)
         .disableServiceConfigLookUp()
         .disableRetry()
@@ -139,6 +141,20 @@ final class BrokerChannel {
     }
   }
 
+  private static boolean comesBy(CompletableFuture<Void> event, Deadline by) {
+    try {
+      event.get(by.remaining().toNanos(), TimeUnit.NANOSECONDS);
+      return true;
+    } catch (TimeoutException silence) {
+      return false;
+    } catch (ExecutionException impossible) {
+      throw new AssertionError(impossible);
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+      return false;
+    }
+  }
+
   private static BrokerException unusable(IOException error) {
     FallbackReason reason = FallbackReason.BROKER_UNREACHABLE;
     if (error instanceof NoSuchFileException) {
@@ -167,7 +183,6 @@ final class BrokerChannel {
 
   /** One call, whose first sign of life is the initial metadata. */
   private static final class Negotiation extends ClientCall.Listener<NegotiateResponse> {
-    private final CompletableFuture<Void> sent = new CompletableFuture<>();
     private final CompletableFuture<Void> contact = new CompletableFuture<>();
     private final CompletableFuture<NegotiateResponse> outcome = new CompletableFuture<>();
     // Of the call's own thread.
@@ -175,9 +190,7 @@ final class BrokerChannel {
 
     Negotiation(ManagedChannel channel, NegotiateRequest request, Deadline deadline) {
       ClientCall<NegotiateRequest, NegotiateResponse> call = channel.newCall(BrokerGrpc.getNegotiateMethod(),
-          CallOptions.DEFAULT
-              .withDeadlineAfter(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS)
-              .withStreamTracerFactory(new SentTracer(sent)));
+          CallOptions.DEFAULT.withDeadlineAfter(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS));
       call.start(this, new Metadata());
       call.request(1);
       call.sendMessage(request);
@@ -202,29 +215,10 @@ final class BrokerChannel {
         outcome.completeExceptionally(failure(status, trailers));
       }
       contact.complete(null);
-      sent.complete(null);
-    }
-
-    void awaitSent(Deadline by) {
-      comesBy(sent, by);
     }
 
     boolean isHeardFrom(Deadline by) {
       return comesBy(contact, by);
-    }
-
-    private static boolean comesBy(CompletableFuture<Void> event, Deadline by) {
-      try {
-        event.get(by.remaining().toNanos(), TimeUnit.NANOSECONDS);
-        return true;
-      } catch (TimeoutException silence) {
-        return false;
-      } catch (ExecutionException impossible) {
-        throw new AssertionError(impossible);
-      } catch (InterruptedException interrupted) {
-        Thread.currentThread().interrupt();
-        return false;
-      }
     }
 
     NegotiateResponse await(Deadline by) throws BrokerException {
@@ -241,31 +235,14 @@ final class BrokerChannel {
     }
   }
 
-  /** Notes when a request is on its way. */
-  private static final class SentTracer extends ClientStreamTracer.Factory {
-    private final CompletableFuture<Void> sent;
-
-    SentTracer(CompletableFuture<Void> sent) {
-      this.sent = sent;
-    }
-
-    @Override
-    public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
-      return new ClientStreamTracer() {
-        @Override
-        public void outboundHeaders() {
-          sent.complete(null);
-        }
-      };
-    }
-  }
-
   /** Hands out the connection whose owner was checked, and no other. */
   private static final class OneSocket extends SocketFactory {
     private final AtomicReference<SocketChannel> channel;
+    private final CompletableFuture<Void> written;
 
-    OneSocket(SocketChannel channel) {
+    OneSocket(SocketChannel channel, CompletableFuture<Void> written) {
       this.channel = new AtomicReference<>(channel);
+      this.written = written;
     }
 
     @Override
@@ -274,7 +251,7 @@ final class BrokerChannel {
       if (connected == null) {
         throw new IOException("the connection to the broker has ended; open another one");
       }
-      return new ChannelSocket(connected);
+      return new ChannelSocket(connected, written);
     }
 
     @Override

@@ -7,6 +7,7 @@ import java.net.Socket;
 import java.net.SocketAddress;
 import java.nio.ByteBuffer;
 import java.nio.channels.SocketChannel;
+import java.util.concurrent.CompletableFuture;
 
 /**
  * A connected Unix socket as gRPC's OkHttp transport wants it. The streams of java.nio.channels.Channels would not do:
@@ -14,9 +15,12 @@ import java.nio.channels.SocketChannel;
  */
 final class ChannelSocket extends Socket {
   private final SocketChannel channel;
+  private final CompletableFuture<Void> written;
 
-  ChannelSocket(SocketChannel channel) {
+  /** {@code written} is completed when something is about to be written. */
+  ChannelSocket(SocketChannel channel, CompletableFuture<Void> written) {
     this.channel = channel;
+    this.written = written;
   }
 
   @Override
@@ -45,6 +49,7 @@ final class ChannelSocket extends Socket {
 
       @Override
       public void write(byte[] bytes, int offset, int length) throws IOException {
+        written.complete(null);
         ByteBuffer rest = ByteBuffer.wrap(bytes, offset, length);
         while (rest.hasRemaining()) {
           channel.write(rest);

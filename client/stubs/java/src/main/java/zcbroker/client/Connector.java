@@ -2,6 +2,7 @@ package zcbroker.client;
 
 import java.io.IOException;
 import java.nio.channels.SocketChannel;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -72,7 +73,13 @@ final class Connector {
 
   /** The route info first; where it does not lead to a daemon, whatever the reason, the broker is asked once. */
   private Connection dialBroker() throws BrokerException {
-    World world = options.world().orElseGet(Worlds::own);
+    World world;
+    try {
+      world = options.world().orElseGet(Worlds::own);
+    } catch (InvalidPathException unreadable) {
+      throw new BrokerException(FallbackReason.BROKER_UNREACHABLE,
+          "HOME or ZCCACHE_CACHE_DIR has characters that this locale has not: " + unreadable.getMessage());
+    }
     Optional<Connection> named = dialNamed(world);
     return named.isPresent() ? named.get() : dialNegotiated(world);
   }

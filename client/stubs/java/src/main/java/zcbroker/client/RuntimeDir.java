@@ -2,6 +2,7 @@ package zcbroker.client;
 
 import java.io.IOException;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -18,16 +19,16 @@ final class RuntimeDir {
 
   private static PrivateDir base() throws IOException {
     int uid = (Integer) Files.getAttribute(Path.of("/proc/self"), "unix:uid");
-    List<Path> better = new ArrayList<>();
+    List<String> better = new ArrayList<>();
     String xdg = System.getenv("XDG_RUNTIME_DIR");
     if (xdg != null && xdg.startsWith("/")) {
-      better.add(Path.of(xdg));
+      better.add(xdg);
     }
-    better.add(Path.of("/run/user/" + Integer.toUnsignedString(uid)));
-    for (Path path : better) {
+    better.add("/run/user/" + Integer.toUnsignedString(uid));
+    for (String path : better) {
       try {
-        return PrivateDir.open(path);
-      } catch (IOException passedOver) {
+        return PrivateDir.open(Path.of(path));
+      } catch (IOException | InvalidPathException passedOver) {
         // The next one decides.
       }
     }

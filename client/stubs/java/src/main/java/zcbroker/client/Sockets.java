@@ -5,58 +5,66 @@ import java.net.ConnectException;
 import java.net.SocketTimeoutException;
 import java.net.StandardProtocolFamily;
 import java.net.UnixDomainSocketAddress;
-import java.nio.channels.AsynchronousCloseException;
 import java.nio.channels.SocketChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import jdk.net.ExtendedSocketOptions;
 
 /** Connecting to Unix sockets, and who is at their other end. */
 final class Sockets {
   private static final int MAX_PATH_BYTES = 107;
+  private static final long LONGEST_PAUSE_MILLIS = 10;
 
   private Sockets() {}
 
-  /** An absolute path that fits a Unix socket's address. */
+  /** An absolute path that fits a Unix socket's address, and has all its characters in this locale. */
   static boolean isEndpoint(String path) {
-    return path.startsWith("/") && path.indexOf('\0') < 0
-        && path.getBytes(StandardCharsets.UTF_8).length <= MAX_PATH_BYTES;
+    try {
+      return Path.of(path).isAbsolute() && path.getBytes(StandardCharsets.UTF_8).length <= MAX_PATH_BYTES;
+    } catch (InvalidPathException unusable) {
+      return false;
+    }
   }
 
   /**
-   * Connects in blocking mode. While the listener's queue is full it waits until {@code deadline}. Throws
-   * NoSuchFileException, ConnectException (nobody listens), SocketTimeoutException and others.
+   * Tries once, and while the listener's queue is full again until {@code deadline}; the channel is in blocking mode.
+   * Throws NoSuchFileException, ConnectException (nobody listens), SocketTimeoutException and others.
    */
   static SocketChannel dial(Path path, Deadline deadline) throws IOException {
-    SocketChannel channel = SocketChannel.open(StandardProtocolFamily.UNIX);
-    // A connect to a full queue blocks; closing the channel ends it.
-    long patience = Math.max(1, deadline.remaining().toMillis());
-    CompletableFuture<Void> givingUp = CompletableFuture.runAsync(() -> closeQuietly(channel),
-        CompletableFuture.delayedExecutor(patience, TimeUnit.MILLISECONDS));
-    try {
-      channel.connect(UnixDomainSocketAddress.of(path));
-      if (givingUp.cancel(false)) {
-        return channel;
+    for (long pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE_MILLIS)) {
+      SocketChannel channel = SocketChannel.open(StandardProtocolFamily.UNIX);
+      try {
+        channel.configureBlocking(false);
+        if (channel.connect(UnixDomainSocketAddress.of(path))) {
+          channel.configureBlocking(true);
+          return channel;
+        }
+      } catch (IOException failed) {
+        closeQuietly(channel);
+        if (!(failed instanceof ConnectException) && Files.notExists(path, LinkOption.NOFOLLOW_LINKS)) {
+          throw new NoSuchFileException(path.toString());
+        }
+        throw failed;
       }
-      throw new SocketTimeoutException("connect " + path + ": its queue stays full");
-    } catch (AsynchronousCloseException late) {
-      throw new SocketTimeoutException("connect " + path + ": its queue stays full");
-    } catch (IOException failed) {
-      givingUp.cancel(false);
+      // Its queue is full; this channel would take itself for connected.
       closeQuietly(channel);
-      if (!(failed instanceof ConnectException) && Files.notExists(path, LinkOption.NOFOLLOW_LINKS)) {
-        throw new NoSuchFileException(path.toString());
+      if (deadline.remaining().isZero()) {
+        throw new SocketTimeoutException("connect " + path + ": its queue stays full");
       }
-      throw failed;
+      try {
+        Thread.sleep(Math.min(pause, deadline.remaining().toMillis() + 1));
+      } catch (InterruptedException interrupted) {
+        Thread.currentThread().interrupt();
+        throw new SocketTimeoutException("connect " + path + ": interrupted");
+      }
     }
   }
 
