@@ -554,9 +554,9 @@ TEST_F(LifeTest, LaterMethodsAreUnimplemented) {
   StartBroker();
   GrpcClient client = Client();
   grpc::ClientContext context;
-  v1::StreamEventsResponse response;
+  v1::WatchRoutesResponse response;
   const auto stream =
-      client.admin().StreamEvents(&context, v1::StreamEventsRequest());
+      client.broker().WatchRoutes(&context, v1::WatchRoutesRequest());
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
 }
