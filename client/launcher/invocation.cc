@@ -480,8 +480,8 @@ absl::string_view FindAt(absl::string_view text, char letter, WordAt word_at) {
     const void* const found =
         std::memchr(text.data() + at, letter, text.size() - at);
     if (found == nullptr) break;
-    at = static_cast<std::size_t>(static_cast<const char*>(found) -
-                                  text.data());
+    at =
+        static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
     const absl::string_view word = word_at(at);
     if (!word.empty()) return word;
   }

@@ -83,8 +83,7 @@ class BrokerPort {
   virtual void GetStatus(std::function<void(v1::GetStatusResponse)> done) = 0;
   virtual void ListBackends(
       std::function<void(v1::ListBackendsResponse)> done) = 0;
-  virtual void GetMetrics(
-      std::function<void(v1::GetMetricsResponse)> done) = 0;
+  virtual void GetMetrics(std::function<void(v1::GetMetricsResponse)> done) = 0;
   virtual void ReloadDefinitions(
       std::function<void(v1::ReloadDefinitionsResponse)> done) = 0;
   // `done` is called before the broker begins to stop.
