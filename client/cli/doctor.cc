@@ -389,15 +389,17 @@ class Physician {
                             " failed starts", last, log,
                             "; mend it, then: zcbroker start ", who));
           break;
-        case v1::BACKEND_STATE_BACKOFF:
-          Warn(kName, absl::StrCat(who, " did not start", last, log));
-          break;
         case v1::BACKEND_STATE_SUSPECT:
         case v1::BACKEND_STATE_WEDGED:
           Warn(kName, absl::StrCat(who, " does not answer", last));
           break;
         default:
-          ++well;
+          // Also once the next start is allowed.
+          if (backend.failed_starts() > 0 && !backend.has_route()) {
+            Warn(kName, absl::StrCat(who, " did not start", last, log));
+          } else {
+            ++well;
+          }
       }
     }
     if (well == backends.backends_size()) {
