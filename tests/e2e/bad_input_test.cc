@@ -270,6 +270,7 @@ std::vector<ipc::UniqueFd> BadInputTest::HoldDescriptors(GrpcClient& client) {
 }
 
 TEST_F(BadInputTest, OutOfDescriptorsItGoesOn) {
+  if (kChecksNeedPipes) GTEST_SKIP() << "the sanitizer needs descriptors";
   StartBroker(FewDescriptors());
   ExpectServesOthers();
   // More than it can hold; those it cannot accept wait until others are gone.
@@ -332,6 +333,7 @@ TEST_F(BadInputTest, WhoComesWithoutDescriptorsIsToldSo) {
 
 // Silence has little of the reserve, so that others are told all the same.
 TEST_F(BadInputTest, WhoIsSilentHoldsTheReserveForAMomentOnly) {
+  if (kChecksNeedPipes) GTEST_SKIP() << "the sanitizer needs descriptors";
   home_.Define("opaque",
                PlainDefinition("opaque", BackendProgram(),
                                "args: \"--endpoint\" args: \"{endpoint}\"\n"));
