@@ -22,6 +22,8 @@ import jdk.net.ExtendedSocketOptions;
 final class Sockets {
   private static final int MAX_PATH_BYTES = 107;
   private static final long LONGEST_PAUSE_MILLIS = 10;
+  // EAGAIN, which Java 17 has no exception of its own for.
+  private static final String QUEUE_IS_FULL = "Resource temporarily unavailable";
 
   private Sockets() {}
 
@@ -49,10 +51,9 @@ final class Sockets {
         }
       } catch (IOException failed) {
         closeQuietly(channel);
-        if (!(failed instanceof ConnectException) && Files.notExists(path, LinkOption.NOFOLLOW_LINKS)) {
-          throw new NoSuchFileException(path.toString());
+        if (!QUEUE_IS_FULL.equals(failed.getMessage())) {
+          throw named(failed, path);
         }
-        throw failed;
       }
       // Its queue is full; this channel would take itself for connected.
       closeQuietly(channel);
@@ -66,6 +67,11 @@ final class Sockets {
         throw new SocketTimeoutException("connect " + path + ": interrupted");
       }
     }
+  }
+
+  private static IOException named(IOException failed, Path path) {
+    boolean gone = !(failed instanceof ConnectException) && Files.notExists(path, LinkOption.NOFOLLOW_LINKS);
+    return gone ? new NoSuchFileException(path.toString()) : failed;
   }
 
   /** Whether the other end is this user's. */
