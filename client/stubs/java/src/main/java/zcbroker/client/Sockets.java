@@ -50,8 +50,8 @@ final class Sockets {
           return channel;
         }
       } catch (IOException failed) {
-        closeQuietly(channel);
         if (!QUEUE_IS_FULL.equals(failed.getMessage())) {
+          closeQuietly(channel);
           throw named(failed, path);
         }
       }
