@@ -31,9 +31,8 @@
 namespace zcbroker::testing {
 namespace {
 
-// For an answer before what was asked for is done. ThreadSanitizer's runtime
-// stops a broker for seconds to look up the names of a suppressed report.
-const absl::Duration kSoon = absl::Seconds(kChecksNeedPipes ? 5 : 1);
+// For an answer before what was asked for is done.
+const absl::Duration kSoon = absl::Seconds(1);
 
 class LeavingTest : public BrokerTest {
  protected:
@@ -66,10 +65,22 @@ class LeavingTest : public BrokerTest {
     *backend = response.backend();
     return status;
   }
-  v1::Backend Drain(absl::Duration timeout) {
+  // What was asked for, as far as it is by then.
+  template <typename Method>
+  v1::Backend Ask(Method method, absl::Duration timeout) {
     v1::Backend backend;
-    EXPECT_TRUE(Call(&v1::Admin::Stub::DrainBackend, &backend, timeout).ok());
+    const grpc::Status status = Call(method, &backend, timeout);
+    // ThreadSanitizer's runtime stops a broker to look up the names of a
+    // suppressed report, for longer than the 250 ms it keeps for its answer.
+    if (kChecksNeedPipes &&
+        status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+      return Row();
+    }
+    EXPECT_TRUE(status.ok()) << status.error_message();
     return backend;
+  }
+  v1::Backend Drain(absl::Duration timeout) {
+    return Ask(&v1::Admin::Stub::DrainBackend, timeout);
   }
 
   v1::Backend Row(const std::string& service = "demo") {
@@ -229,8 +240,7 @@ TEST_F(LeavingTest, AStopGoesOnUnderTheNextBroker) {
   const auto pid = static_cast<pid_t>(Start().pid());
   // It is asked to end, and takes its time.
   StopWhole(pid);
-  v1::Backend backend;
-  ASSERT_TRUE(Call(&v1::Admin::Stub::StopBackend, &backend, kSoon).ok());
+  const v1::Backend backend = Ask(&v1::Admin::Stub::StopBackend, kSoon);
   EXPECT_EQ(backend.state(), v1::BACKEND_STATE_ENDING);
   KillBroker();
   StartBroker();
@@ -341,8 +351,7 @@ TEST_F(LeavingTest, ARelayedClientWaitsForTheEndOfTheOneBefore) {
   const v1::BackendRoute first = Start();
   const auto pid = static_cast<pid_t>(first.pid());
   StopWhole(pid);
-  v1::Backend backend;
-  ASSERT_TRUE(Call(&v1::Admin::Stub::StopBackend, &backend, kSoon).ok());
+  const v1::Backend backend = Ask(&v1::Admin::Stub::StopBackend, kSoon);
   ASSERT_EQ(backend.state(), v1::BACKEND_STATE_ENDING);
   auto relayed = std::async(std::launch::async, [&] {
     client::DaemonConnection connection(ConnectTo(first.named_route()),
