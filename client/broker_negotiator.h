@@ -35,6 +35,9 @@ struct NegotiationRequest {
   std::string client_version;                 // 128 bytes at most
   StartPolicy start_policy = StartPolicy::kIfNeeded;
   World world;
+  // The caller's place in a distributed trace (W3C Trace Context); empty: none.
+  // Told over gRPC only.
+  std::string traceparent;
 };
 
 // kNamed: from the route info in the file system; no broker was asked.

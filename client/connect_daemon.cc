@@ -136,6 +136,7 @@ NegotiationRequest MakeRequest(const ConnectOptions& options,
   request.client_version = options.client_version;
   request.start_policy = options.start_policy;
   request.world = world;
+  request.traceparent = options.environment("TRACEPARENT").value_or("");
   return request;
 }
 

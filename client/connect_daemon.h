@@ -18,6 +18,9 @@
 // Where there is none, or it leads nowhere, the broker is asked once, unless
 // the breaker is open (ipc/breaker.h).
 //
+// TRACEPARENT is told to the broker that is asked (broker.proto,
+// NegotiateRequest.traceparent).
+//
 // ZCBROKER_STRICT=1 turns the fallbacks of rows 2 and 3 into errors. Any other
 // fallback leaves a record (fallback_records.h).
 #ifndef ZCBROKER_CLIENT_CONNECT_DAEMON_H_

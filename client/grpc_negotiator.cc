@@ -63,6 +63,7 @@ v1::NegotiateRequest ToProto(const NegotiationRequest& request) {
                              ? v1::START_POLICY_ONLY_IF_RUNNING
                              : v1::START_POLICY_IF_NEEDED);
   *proto.mutable_world() = ToProto(request.world);
+  proto.set_traceparent(request.traceparent);
   return proto;
 }
 

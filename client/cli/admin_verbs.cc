@@ -22,6 +22,7 @@
 #include "client/cli/broker_program.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
 #include "client/fallback.h"
@@ -142,6 +143,23 @@ int ReportBackend(Format format, const absl::StatusOr<v1::Backend>& backend) {
     PrintBackend(*backend);
   }
   return kExitOk;
+}
+
+Progress WaitFor(const Target& target, absl::string_view what) {
+  return Progress(
+      absl::StrCat("waiting for ", target.service, " ", target.version, what));
+}
+
+absl::StatusOr<v1::Backend> StartBackend(AdminClient& admin,
+                                         const Target& target) {
+  const Progress progress = WaitFor(target, " to start");
+  return admin.StartBackend(target.service, target.version);
+}
+
+absl::StatusOr<v1::Backend> StopBackend(AdminClient& admin,
+                                        const Target& target) {
+  const Progress progress = WaitFor(target, " to end");
+  return admin.StopBackend(target.service, target.version);
 }
 
 int ReportUp(Format format, const UpReport& report) {
@@ -386,29 +404,27 @@ int ConfigEffective(Format format, const std::string& config_dir) {
 int Start(Format format, const Target& target) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
-  return ReportBackend(format,
-                       (*admin)->StartBackend(target.service, target.version));
+  return ReportBackend(format, StartBackend(**admin, target));
 }
 
 int Stop(Format format, const Target& target) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
-  return ReportBackend(format,
-                       (*admin)->StopBackend(target.service, target.version));
+  return ReportBackend(format, StopBackend(**admin, target));
 }
 
 int Restart(Format format, const Target& target) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
-  const auto stopped = (*admin)->StopBackend(target.service, target.version);
+  const auto stopped = StopBackend(**admin, target);
   if (!stopped.ok()) return PrintFailure(format, stopped.status());
-  return ReportBackend(format,
-                       (*admin)->StartBackend(target.service, target.version));
+  return ReportBackend(format, StartBackend(**admin, target));
 }
 
 int Drain(Format format, const Target& target) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
   if (!admin.ok()) return PrintFailure(format, admin.status());
+  const Progress progress = WaitFor(target, " to have nothing in flight");
   return ReportBackend(format,
                        (*admin)->DrainBackend(target.service, target.version));
 }

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
 #include "client/cli/broker_program.h"
+#include "client/cli/progress.h"
 #include "client/fallback.h"
 #include "ipc/environment.h"
 #include "ipc/private_dir.h"
@@ -55,6 +56,11 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
   }
   if (options.allow_root) words.arguments.emplace_back("--allow-root");
   if (options.no_claim) words.arguments.emplace_back("--no-claim");
+  if (options.metrics_port != 0) {
+    words.arguments.insert(
+        words.arguments.end(),
+        {"--metrics-port", absl::StrCat(options.metrics_port)});
+  }
   return words;
 }
 
@@ -113,9 +119,12 @@ absl::StatusOr<UpReport> BringUp(const UpOptions& options) {
   if (running.has_value()) return ReportOf(*running);
   ZCB_ASSIGN_OR_RETURN(const CommandWords words, BrokerCommand(options));
   ZCB_ASSIGN_OR_RETURN(const std::string log_file, MakeLogFile());
+  absl::optional<Progress> progress;
+  progress.emplace("waiting for the broker to be ready");
   const absl::StatusOr<StartedBroker> started =
       StartBroker(words.program, words.arguments, log_file, kUpPatience);
   const auto now_running = RunningBroker();
+  progress.reset();
   if (!started.ok()) {
     // Somebody else's `up` may have been quicker.
     if (!now_running.ok() || !now_running->has_value()) return started.status();

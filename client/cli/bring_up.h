@@ -18,6 +18,8 @@ struct UpOptions {
   std::string config_dir;
   bool allow_root = false;
   bool no_claim = false;
+  // Where it serves metrics over HTTP; 0: nowhere.
+  int metrics_port = 0;
 };
 
 // $`variable` where it is absolute, else $HOME/`fallback`.

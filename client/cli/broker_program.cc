@@ -22,6 +22,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "google/protobuf/struct.pb.h"
+#include "google/protobuf/util/json_util.h"
 #include "ipc/deadline.h"
 #include "ipc/process.h"
 #include "ipc/status_macros.h"
@@ -110,6 +112,20 @@ std::string HowItEnded(int status) {
   return absl::StrCat("was ended by signal ", WTERMSIG(status));
 }
 
+// A line of the broker's log as a person reads it.
+std::string AsText(absl::string_view line) {
+  google::protobuf::Struct object;
+  if (!google::protobuf::util::JsonStringToMessage(std::string(line), &object)
+           .ok()) {
+    return std::string(line);
+  }
+  const auto text = [&](const char* field) {
+    const auto found = object.fields().find(field);
+    return found != object.fields().end() ? found->second.string_value() : "";
+  };
+  return absl::StrCat(text("level"), " ", text("message"));
+}
+
 std::string TailOf(const std::string& file) {
   const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status;
@@ -124,6 +140,7 @@ std::string TailOf(const std::string& file) {
   if (lines.size() > kTailLines) {
     lines.erase(lines.begin(), lines.end() - kTailLines);
   }
+  for (std::string& line : lines) line = AsText(line);
   return absl::StrJoin(lines, "\n  ");
 }
 

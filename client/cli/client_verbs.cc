@@ -21,6 +21,7 @@
 #include "client/broker_socket.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/own_world.h"
+#include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
 #include "client/connect_daemon.h"
@@ -73,6 +74,9 @@ absl::StatusOr<client::BackendRoute> Negotiate(const ipc::Endpoint& broker,
                              ? client::StartPolicy::kOnlyIfRunning
                              : client::StartPolicy::kIfNeeded;
   request.world = OwnWorld();
+  request.traceparent = ipc::HostEnvironment()("TRACEPARENT").value_or("");
+  const Progress progress(
+      absl::StrCat("waiting for ", target.service, " ", target.version));
   return client::GrpcNegotiator(broker).Negotiate(request);
 }
 

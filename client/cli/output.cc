@@ -67,7 +67,9 @@ void PrintJson(const google::protobuf::Message& message) {
       google::protobuf::util::MessageToJsonString(message, &json, options);
   // Only text that is not UTF-8 cannot be printed.
   if (!status.ok()) json = "{}";
-  printf("%s\n", json.c_str());
+  printf("{\"schema\":\"%s/%d\"%s%s\n",
+         message.GetDescriptor()->full_name().c_str(), kJsonSchema,
+         json == "{}" ? "" : ",", json.c_str() + 1);
 }
 
 int PrintFailure(Format format, const absl::Status& status) {

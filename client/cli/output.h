@@ -12,8 +12,13 @@ namespace zcbroker::cli {
 
 enum class Format { kText, kJson };
 
-// `message` as one JSON object, field names as in its .proto, defaults
-// included, and a newline, to standard output.
+// Counts changes of what `--json` prints that a program which reads it would
+// not survive; fields that are added are none.
+inline constexpr int kJsonSchema = 1;
+
+// `message` as one JSON object and a newline, to standard output: first
+// "schema", the message's name and kJsonSchema, then its fields, named as in
+// its .proto, defaults included.
 void PrintJson(const google::protobuf::Message& message);
 
 // The failure in the chosen format: words to standard error, or an ErrorReport

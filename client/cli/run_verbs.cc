@@ -23,6 +23,7 @@
 #include "client/cli/bring_up.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/own_world.h"
+#include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
 #include "client/grpc_negotiator.h"
@@ -99,6 +100,9 @@ absl::StatusOr<EnvReport> Prepare(const RunOptions& options) {
   request.wanted_version = version;
   request.client_name = "zcbroker";
   request.world = OwnWorld();
+  request.traceparent = ipc::HostEnvironment()("TRACEPARENT").value_or("");
+  const Progress progress(
+      absl::StrCat("waiting for ", request.service, " ", version));
   ZCB_ASSIGN_OR_RETURN(const client::BackendRoute route,
                        client::GrpcNegotiator(broker).Negotiate(request));
   report.set_version(route.version);

@@ -38,6 +38,7 @@ struct CommandLine {
   ServiceChange change;
   bool allow_root = false;
   bool no_claim = false;
+  int metrics_port = 0;
   bool stop_backends = false;
   RunOptions run;
   std::string shell = "sh";
@@ -308,13 +309,16 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
   CLI::App* up = AddVerb(
       app, "up", "Start a broker in the background unless one answers.", chosen,
       [&line] {
-        return Up(line.format(),
-                  UpOptions{line.config_dir, line.allow_root, line.no_claim});
+        return Up(line.format(), UpOptions{line.config_dir, line.allow_root,
+                                           line.no_claim, line.metrics_port});
       });
   AddConfigDir(up, line.config_dir);
   up->add_flag("--allow-root", line.allow_root, "also as root");
   up->add_flag("--no-claim", line.no_claim,
                "do not listen where services' own clients look");
+  up->add_option("--metrics-port", line.metrics_port,
+                 "serve http://127.0.0.1:PORT/metrics")
+      ->check(CLI::Range(1, 65535));
   AddJson(up, line.json);
 
   CLI::App* down = AddVerb(

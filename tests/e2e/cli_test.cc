@@ -52,6 +52,9 @@ class CliTest : public BrokerTest {
     const auto parsed =
         google::protobuf::util::JsonStringToMessage(finished.out, &object);
     EXPECT_TRUE(parsed.ok()) << parsed.ToString() << "\n" << finished.out;
+    EXPECT_TRUE(absl::StartsWith(finished.out, "{\"schema\":\"zcbroker."))
+        << finished.out;
+    EXPECT_TRUE(absl::EndsWith(Text(object, "schema"), "/1")) << finished.out;
     return object;
   }
 
