@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/frame/envelope.h"
+#include "proto/zcbroker/v1/refusals.h"
 #include "service/core/connection_limits.h"
 #include "service/core/definition.h"
 #include "service/core/event_log.h"
@@ -19,6 +20,7 @@
 #include "service/host/backend_run.h"
 #include "service/host/descriptors.h"
 #include "service/host/front_door.h"
+#include "service/host/metrics_listener.h"
 #include "service/host/relay.h"
 #include "service/rpc/on_demand_server.h"
 
@@ -70,6 +72,9 @@ TEST(LimitsTableTest, SaysWhatTheCodeDoes) {
                     kMaxArguments)},
       {"log of a backend", Size(kMaxLogBytes)},
       {"evidence of a refusal", absl::StrCat(kMaxEvidenceLines, " lines")},
+      {"connections for metrics; a request there; all of it",
+       absl::StrCat(MetricsListener::kMaxConnections, "; ",
+                    Size(MetricsListener::kMaxRequestBytes), "; 5 s")},
       {"events kept; told at once",
        absl::StrCat(EventLog::kKept, "; ", EventLog::kPerResponse)},
       {"descriptors in reserve",
@@ -85,6 +90,11 @@ TEST(LimitsTableTest, SaysWhatTheCodeDoes) {
   for (const auto& [what, value] : rows) {
     EXPECT_THAT(text.str(),
                 HasSubstr(absl::StrCat("\n| ", what, " | ", value, " |")));
+  }
+  // And it says of every refusal what to do.
+  for (const RefusalTraits& refusal : Refusals()) {
+    EXPECT_THAT(text.str(),
+                HasSubstr(absl::StrCat("\n| `", refusal.name, "` | ")));
   }
 }
 

@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,6 +44,7 @@
 #include "service/host/host.h"
 #include "service/host/keeper_line.h"
 #include "service/host/log.h"
+#include "service/host/metrics_listener.h"
 #include "service/host/place.h"
 #include "service/host/reaper.h"
 #include "service/host/service_manager.h"
@@ -70,6 +73,8 @@ struct Flags {
   std::string config_dir;
   std::string policy_file;
   std::string log_level = "info";
+  std::string log_format = "auto";
+  absl::optional<uint16_t> metrics_port;
   bool allow_root = false;
   bool check = false;
   bool no_claim = false;
@@ -212,6 +217,29 @@ void StopWhenFlushed(asio::io_context& loop, asio::steady_timer& timer,
   });
 }
 
+// nullptr where nobody wants them, or they cannot be served: a build needs
+// none.
+std::unique_ptr<MetricsListener> ServeMetrics(const Flags& flags,
+                                              asio::io_context& loop,
+                                              Host& host) {
+  if (!flags.metrics_port.has_value()) return nullptr;
+  auto listener = MetricsListener::Listen(
+      loop, *flags.metrics_port, host.counters(),
+      [&host](std::function<void(std::string)> done) {
+        host.GetMetrics([done = std::move(done)](v1::GetMetricsResponse got) {
+          done(std::move(*got.mutable_open_metrics()));
+        });
+      });
+  if (!listener.ok()) {
+    LogError(absl::StrCat("no metrics over HTTP: ",
+                          std::string(listener.status().message())));
+    return nullptr;
+  }
+  LogInfo(absl::StrCat("metrics at http://127.0.0.1:", (*listener)->port(),
+                       "/metrics"));
+  return *std::move(listener);
+}
+
 int Serve(const Flags& flags) {
   // The keeper does not tell a broker that a signal ended on its way from one
   // that cannot start.
@@ -304,6 +332,7 @@ int Serve(const Flags& flags) {
   const std::unique_ptr<FrontDoor> door =
       FrontDoor::Create(loop, std::move(bound->listener), geteuid(),
                         FrontDoorLimits(), framed, rpc, host.counters());
+  std::unique_ptr<MetricsListener> metrics = ServeMetrics(flags, loop, host);
   asio::steady_timer flush(loop);
   host.SetConnectionCounter([&] { return door->connections(); });
   host.SetConnectedCheck([&](int pid) { return door->SpeaksGrpc(pid); });
@@ -334,6 +363,7 @@ int Serve(const Flags& flags) {
   host.OnStopping([&] {
     place.reset();
     NotifyServiceManager("STOPPING=1");
+    metrics.reset();
     door->Close();
     // The successor has the socket from the keeper, and its name.
     if (inherited || hand_over.given()) return;
@@ -423,6 +453,15 @@ int Main(int argc, char** argv) {
                  "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
+  app.add_option("--log-format", flags.log_format,
+                 "text, json, or auto: entries with fields for systemd's "
+                 "journal, text on a terminal, else json")
+      ->check(CLI::IsMember({"auto", "text", "json"}))
+      ->capture_default_str();
+  app.add_option("--metrics-port", flags.metrics_port,
+                 "serve http://127.0.0.1:PORT/metrics, which every user of "
+                 "this machine can read (default: not)")
+      ->check(CLI::Range(1, 65535));
   app.add_flag("--allow-root", flags.allow_root,
                "serve root too; a broker runs programs its user named, and "
                "root has no need of one");
@@ -457,7 +496,11 @@ int Main(int argc, char** argv) {
       {"info", LogLevel::kInfo},
       {"warning", LogLevel::kWarning},
       {"error", LogLevel::kError}};
-  InitLog(kLevels.at(flags.log_level));
+  static const std::map<std::string, LogFormat> kFormats = {
+      {"auto", LogFormat::kAutomatic},
+      {"text", LogFormat::kText},
+      {"json", LogFormat::kJson}};
+  InitLog(kLevels.at(flags.log_level), kFormats.at(flags.log_format));
   return Serve(flags);
 }
 

@@ -13,6 +13,7 @@
 #include "service/core/event_log.h"
 #include "service/core/machine.h"
 #include "service/core/outcome.h"
+#include "service/core/route_watch.h"
 
 namespace zcbroker::service {
 
@@ -98,6 +99,14 @@ class BrokerPort {
   // Nobody wants to know any more; `done` may still be called, if it was on its
   // way.
   virtual void ForgetEvents(EventLog::ReadId id) = 0;
+
+  // The ready routes of the broker's own world, once they are others than
+  // `seen` (nullptr: at once): RouteWatch::Read. Answered with nullptr: the
+  // broker goes.
+  virtual RouteWatch::ReadId ReadRoutes(RouteWatch::Table seen,
+                                        RouteWatch::Done done) = 0;
+  // As ForgetEvents.
+  virtual void ForgetRoutes(RouteWatch::ReadId id) = 0;
 
   virtual Counters& counters() = 0;
 };

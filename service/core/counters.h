@@ -4,6 +4,7 @@
 #define ZCBROKER_SERVICE_CORE_COUNTERS_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -18,9 +19,17 @@ namespace zcbroker::service {
 class Counters {
  public:
   void Add(absl::string_view name, uint64_t count = 1);
+  // Counts that a limit was reached, which is to be told, too.
+  void Reached(absl::string_view name);
+  // `reached` is called with the name and the count so far, on the thread that
+  // reached it. Set before other threads use this.
+  void OnReached(std::function<void(const std::string&, uint64_t)> reached);
   std::map<std::string, uint64_t> Snapshot() const;
 
  private:
+  uint64_t AddTo(absl::string_view name, uint64_t count);
+
+  std::function<void(const std::string&, uint64_t)> reached_;
   mutable std::mutex mutex_;
   std::map<std::string, uint64_t, std::less<>> counts_ ABSL_GUARDED_BY(mutex_);
 };

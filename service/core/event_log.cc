@@ -5,7 +5,7 @@
 
 namespace zcbroker::service {
 
-void EventLog::Add(v1::Event event, absl::Time now) {
+const v1::Event& EventLog::Add(v1::Event event, absl::Time now) {
   const int64_t nanos = absl::ToUnixNanos(now);
   event.set_sequence(++last_);
   event.mutable_time()->set_seconds(nanos / 1'000'000'000);
@@ -13,6 +13,7 @@ void EventLog::Add(v1::Event event, absl::Time now) {
   events_.push_back(std::move(event));
   if (events_.size() > kKept) events_.pop_front();
   for (auto& [id, done] : std::exchange(waiting_, {})) done(After(last_ - 1));
+  return events_.back();
 }
 
 void EventLog::Read(ReadId id, uint64_t after, bool wait, Done done) {

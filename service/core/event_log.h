@@ -25,8 +25,8 @@ class EventLog {
   // Empty where nothing was awaited, or where nothing is to come any more.
   using Done = std::function<void(v1::StreamEventsResponse)>;
 
-  // Gives it its number and time.
-  void Add(v1::Event event, absl::Time now);
+  // Gives it its number and time; what it is then, until the next one.
+  const v1::Event& Add(v1::Event event, absl::Time now);
 
   // Calls `done` once with what came after the event of that number, up to
   // kPerResponse of it: now where there is something or nothing is to be waited

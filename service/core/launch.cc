@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "service/core/trace_context.h"
 
 namespace zcbroker::service {
 namespace {
@@ -108,6 +109,7 @@ LaunchSpec MakeLaunchSpec(
   if (definition.start_contract() == v1::START_CONTRACT_RUNNING_PROCESS) {
     AddRunningProcessVariables(plan, values, &env);
   }
+  if (!plan.traceparent.empty()) env[kTraceparentVariable] = plan.traceparent;
   // Templates were checked when the definition was read.
   for (const std::string& arg : definition.args()) {
     spec.argv.push_back(ExpandTemplate(arg, values).value_or(arg));

@@ -32,7 +32,8 @@ struct LaunchSpec {
 
 // `broker_env` is the broker's own environment; of it only what the allow list
 // names reaches the backend (docs/operations.md, "Environment of a backend").
-// The definition's own variables win. `plan` comes from a parsed definition.
+// The plan's traceparent is TRACEPARENT. The definition's own variables win.
+// `plan` comes from a parsed definition.
 LaunchSpec MakeLaunchSpec(const StartPlan& plan, const Placeholders& values,
                           const std::map<std::string, std::string>& broker_env);
 

@@ -338,7 +338,8 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& asked,
   slot.definition = service->definition;
   slot.version = *version;
   Join(slot, key, id, asked, answer_by);
-  Begin(slot, catalog_.versions.no_starts, now, effects);
+  Begin(slot, catalog_.versions.no_starts, now, effects, absl::nullopt,
+        request.traceparent());
 }
 
 void Machine::Park(NegotiationId id, const v1::NegotiateRequest& request,
@@ -359,8 +360,8 @@ void Machine::Join(Slot& slot, const Key& key, NegotiationId id,
 }
 
 void Machine::Begin(Slot& slot, std::string only_adopt, Time now,
-                    Effects* effects,
-                    absl::optional<Registration> registration) {
+                    Effects* effects, absl::optional<Registration> registration,
+                    const std::string& traceparent) {
   slot.state = State::kStarting;
   slot.since = now;
   slot.start = next_start_++;
@@ -374,6 +375,7 @@ void Machine::Begin(Slot& slot, std::string only_adopt, Time now,
   plan.generation = slot.generation + 1;
   plan.only_adopt = std::move(only_adopt);
   plan.registration = std::move(registration);
+  plan.traceparent = traceparent;
   effects->push_back(StartBackend{std::move(plan)});
 }
 

@@ -402,7 +402,8 @@ class Machine {
   void Join(Slot& slot, const Key& key, NegotiationId id,
             const v1::NegotiateRequest& request, Time answer_by);
   void Begin(Slot& slot, std::string only_adopt, Time now, Effects* effects,
-             absl::optional<Registration> registration = absl::nullopt);
+             absl::optional<Registration> registration = absl::nullopt,
+             const std::string& traceparent = "");
   void RegistrationFailed(Slot& slot, const StartFailure& failure, Time now,
                           Effects* effects);
   absl::optional<Refused> CheckRequest(const v1::NegotiateRequest& request,

@@ -32,6 +32,11 @@ class RouteTable {
     return services_.count(name) > 0;
   }
 
+  // What a watcher who knew `earlier` has to be told to know this one:
+  // docs/protocol.md, "WatchRoutes". Of one service; empty: of all.
+  v1::WatchRoutesResponse ChangesSince(const RouteTable& earlier,
+                                       const std::string& service) const;
+
   // The answer to a request that a ready backend can serve; nothing where the
   // rules have to be asked: no such route, another world, no common lane.
   absl::optional<v1::NegotiateResponse> Find(

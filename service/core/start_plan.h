@@ -37,6 +37,8 @@ struct StartPlan {
   // Adopt who listens there, if it is the process that registers it and runs
   // from the plan's binary; else fail.
   absl::optional<Registration> registration;
+  // NegotiateRequest.traceparent of who caused it; empty: none.
+  std::string traceparent;
 };
 
 }  // namespace zcbroker::service

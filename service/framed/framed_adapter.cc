@@ -61,8 +61,14 @@ FramedAdapter::FramedAdapter(BrokerPort& port, WorldOf world_of,
       upstream_dir_(std::move(upstream_dir)) {}
 
 std::string FramedAdapter::AnswerFault(ipc::FrameFault fault) {
-  port_.counters().Add(
-      absl::StrCat("bad_frames.", std::string(ipc::FrameFaultName(fault))));
+  const std::string counter =
+      absl::StrCat("bad_frames.", std::string(ipc::FrameFaultName(fault)));
+  if (fault == ipc::FrameFault::kTooLarge ||
+      fault == ipc::FrameFault::kIncomplete) {
+    port_.counters().Reached(counter);
+  } else {
+    port_.counters().Add(counter);
+  }
   return BytesOr(
       ipc::EncodeHelloReply(upstream::Frame(), ipc::RefusedForFault(fault)));
 }

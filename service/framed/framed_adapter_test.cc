@@ -110,6 +110,11 @@ class FakePort : public BrokerPort {
     return 1;
   }
   void ForgetEvents(EventLog::ReadId) override { FAIL() << "nobody waits"; }
+  RouteWatch::ReadId ReadRoutes(RouteWatch::Table, RouteWatch::Done) override {
+    ADD_FAILURE() << "the framed protocol has no such question";
+    return 0;
+  }
+  void ForgetRoutes(RouteWatch::ReadId) override { FAIL() << "nobody waits"; }
   Counters& counters() override { return counters_; }
 
   uint64_t Count(const std::string& name) const {

@@ -57,7 +57,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
       auto connection = Accept();
       if (!connection.ok()) {
         // Out of descriptors: those who wait stay in the backlog meanwhile.
-        counters_.Add("accept_failures");
+        counters_.Reached("accept_failures");
         LogWarning(absl::StrCat("accept: ",
                                 std::string(connection.status().message())));
         if (when_short_.make_room) when_short_.make_room();
@@ -83,7 +83,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
     const DescriptorLoan loan;
     connection = listener_.Accept();
     if (connection.ok() && connection->has_value()) {
-      counters_.Add("connections.of_reserve");
+      counters_.Reached("connections.of_reserve");
     }
     return connection;
   }
@@ -91,7 +91,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
   void Admit(ipc::UniqueFd fd) {
     const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(fd);
     if (!peer.ok() || peer->uid != served_uid_) {
-      counters_.Add("refused.PEER_REJECTED");
+      counters_.Reached("refused.PEER_REJECTED");
       LogWarning(peer.ok() ? absl::StrCat("closed a connection of uid ",
                                           peer->uid, ", process ", peer->pid)
                            : std::string(peer.status().message()));

@@ -158,7 +158,7 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
   void HandOver(ipc::UniqueFd fd, int pid) {
     if (closed_) return;
     if (!http_connections_.Add(fd, pid).ok()) {
-      counters.Add("refused.FD_PRESSURE");
+      counters.Reached("refused.FD_PRESSURE");
       return;
     }
     idle_.cancel();
@@ -218,7 +218,7 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
   void Admit(ipc::UniqueFd fd, const ipc::PeerIdentity& peer) {
     if (connections() >= connection_limits_.connections) {
       counters.Add("refused.RATE_LIMITED");
-      counters.Add("connections.too_many");
+      counters.Reached("connections.too_many");
       SayNowAndThen("closed a connection: too many are open");
       return;
     }
@@ -228,7 +228,7 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
         http_connections_.of(peer.pid);
     if (of_process >= connection_limits_.connections_per_process) {
       counters.Add("refused.RATE_LIMITED");
-      counters.Add("connections.too_many_of_one");
+      counters.Reached("connections.too_many_of_one");
       SayNowAndThen(absl::StrCat("closed a connection of process ", peer.pid,
                                  ": it has ", of_process));
       return;
@@ -299,7 +299,7 @@ void Visitor::LimitReached() {
     return;
   }
   if (!handled_) {
-    if (const auto door = door_.lock()) door->counters.Add("silent_peers");
+    if (const auto door = door_.lock()) door->counters.Reached("silent_peers");
   }
   Finish();
 }

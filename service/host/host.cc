@@ -30,6 +30,7 @@
 #include "proto/zcbroker/version.h"
 #include "service/core/definition.h"
 #include "service/core/escape.h"
+#include "service/core/trace_context.h"
 #include "service/host/descriptors.h"
 #include "service/host/journal.h"
 #include "service/host/log.h"
@@ -157,7 +158,14 @@ Host::Host(asio::io_context& loop, Reaper& reaper, KeeperLine& keeper,
       relay_(Relay::Create(
           loop, WithElders(options_.relay_limits, /*took_over=*/!held.empty()),
           *this, counters_, options_.world)),
-      routes_(std::make_shared<RouteTable>(options_.world)) {
+      routes_(std::make_shared<RouteTable>(options_.world)),
+      route_watch_(routes_) {
+  counters_.OnReached([this](const std::string& counter, uint64_t count) {
+    asio::post(loop_, [this, counter, count] {
+      auto event = limit_notes_.Note(counter, count, Now());
+      if (event.has_value()) Note(*std::move(event));
+    });
+  });
   other_worlds_.has_runs = [this](const OtherWorld& world) {
     return std::any_of(runs_.begin(), runs_.end(), [&](const auto& run) {
       return other_worlds_.WhoseStart(run.first) == &world;
@@ -229,7 +237,9 @@ size_t Host::waiters() const {
   return waiters;
 }
 
-void Host::Note(v1::Event event) { events_.Add(std::move(event), absl::Now()); }
+void Host::Note(v1::Event event) {
+  LogEvent(events_.Add(std::move(event), absl::Now()));
+}
 
 void Host::Start() {
   Note(EventAbout(
@@ -607,7 +617,7 @@ NegotiationId Host::Route(const std::string& service,
   request.set_start_policy(may_start ? v1::START_POLICY_IF_NEEDED
                                      : v1::START_POLICY_ONLY_IF_RUNNING);
   const NegotiationId id = next_negotiation_++;
-  callers_[id] = std::move(done);
+  callers_[id].done = std::move(done);
   asio::post(loop_, [this, id, request = std::move(request)] {
     // Given up meanwhile.
     if (callers_.count(id) == 0) return;
@@ -677,6 +687,19 @@ EventLog::ReadId Host::ReadEvents(uint64_t after, bool wait,
 
 void Host::ForgetEvents(EventLog::ReadId id) {
   asio::post(loop_, [this, id] { events_.Forget(id); });
+}
+
+RouteWatch::ReadId Host::ReadRoutes(RouteWatch::Table seen,
+                                    RouteWatch::Done done) {
+  const RouteWatch::ReadId id = next_negotiation_++;
+  asio::post(loop_, [this, id, seen = std::move(seen), done = std::move(done)] {
+    route_watch_.Read(id, seen, done);
+  });
+  return id;
+}
+
+void Host::ForgetRoutes(RouteWatch::ReadId id) {
+  asio::post(loop_, [this, id] { route_watch_.Forget(id); });
 }
 
 void Host::OnStopping(std::function<void()> stopping) {
@@ -790,17 +813,20 @@ void Host::Apply(Effects effects) {
 }
 
 void Host::Carry(Answer answer) {
+  const auto found = callers_.find(answer.id);
   if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
     v1::Event event =
         EventAbout(v1::EVENT_KIND_REFUSED, refused->detail.service(),
                    refused->detail.version(), 0, refused->text);
     event.set_refusal(refused->refusal());
     *event.mutable_evidence() = refused->detail.evidence();
+    if (found != callers_.end()) {
+      event.set_traceparent(found->second.traceparent);
+    }
     Note(std::move(event));
   }
-  const auto found = callers_.find(answer.id);
   if (found == callers_.end()) return;
-  const auto done = std::move(found->second);
+  const auto done = std::move(found->second.done);
   callers_.erase(found);
   done(std::move(answer.outcome));
 }
@@ -827,6 +853,7 @@ void Host::Carry(const service::StartBackend& start) {
   const auto about = std::make_shared<v1::Event>(
       EventAbout(v1::EVENT_KIND_BACKEND_STARTING, start.plan.definition.name(),
                  start.plan.version.version, 0, start.plan.version.binary));
+  about->set_traceparent(start.plan.traceparent);
   // Whoever asks what runs starts nothing.
   if (start.plan.only_adopt.empty()) Note(*about);
   const auto note = [this, about](v1::EventKind kind, std::string text,
@@ -843,6 +870,7 @@ void Host::Carry(const service::StartBackend& start) {
     v1::Event ready =
         EventAbout(v1::EVENT_KIND_BACKEND_READY, about->service(),
                    about->version(), backend.pid, backend.endpoint);
+    ready.set_traceparent(about->traceparent());
     ready.set_origin(backend.adopted ? v1::ROUTE_ORIGIN_ADOPTED
                                      : v1::ROUTE_ORIGIN_STARTED);
     for (const v1::NegotiationStep& step : backend.steps) {
@@ -858,9 +886,14 @@ void Host::Carry(const service::StartBackend& start) {
       LetGo(id);
     }
   };
-  events.failed = [this, id, note](StartFailure failure) {
+  events.failed = [this, id, about](StartFailure failure) {
     if (!failure.forbidden) {
-      note(v1::EVENT_KIND_BACKEND_START_FAILED, failure.text, failure.evidence);
+      v1::Event failed =
+          EventAbout(v1::EVENT_KIND_BACKEND_START_FAILED, about->service(),
+                     about->version(), 0, failure.text);
+      failed.set_traceparent(about->traceparent());
+      SetEvidence(failure.evidence, &failed);
+      Note(std::move(failed));
     }
     failure.short_of_descriptors |= !RoomForDescriptors(kDescriptorsOfStart);
     WithStarter(id, [&](Machine& machine, Time now, Effects* effects) {
@@ -1009,9 +1042,12 @@ void Host::Carry(const RefreshCatalog&) {
 }
 
 void Host::Carry(const RoutesChanged&) {
-  auto routes = std::make_shared<const RouteTable>(machine_.Routes());
-  std::lock_guard<std::mutex> lock(routes_mutex_);
-  routes_ = std::move(routes);
+  const auto routes = std::make_shared<const RouteTable>(machine_.Routes());
+  {
+    std::lock_guard<std::mutex> lock(routes_mutex_);
+    routes_ = routes;
+  }
+  route_watch_.Publish(routes);
 }
 
 void Host::ArmTimer() {
@@ -1061,12 +1097,14 @@ NegotiationId Host::Negotiate(v1::NegotiateRequest request,
                               absl::optional<Time> deadline,
                               std::function<void(Outcome)> done) {
   const NegotiationId id = next_negotiation_++;
+  if (!IsTraceparent(request.traceparent())) request.clear_traceparent();
   asio::dispatch(loop_, [this, id, request = std::move(request), deadline,
                          done = std::move(done), asked = Now()]() mutable {
-    callers_[id] = [this, asked, done = std::move(done)](Outcome outcome) {
-      metrics_.ObserveAnswer(absl::FromChrono(Now() - asked));
-      done(std::move(outcome));
-    };
+    callers_[id] = {[this, asked, done = std::move(done)](Outcome outcome) {
+                      metrics_.ObserveAnswer(absl::FromChrono(Now() - asked));
+                      done(std::move(outcome));
+                    },
+                    request.traceparent()};
     With([&](Machine& machine, Time now, Effects* effects) {
       machine.Negotiate(id, request, deadline, now, effects);
     });
@@ -1106,8 +1144,9 @@ void Host::LookUp(v1::NegotiateRequest request,
   asio::dispatch(
       loop_, [this, request = std::move(request), done = std::move(done)] {
         const NegotiationId id = next_negotiation_++;
-        callers_[id] = [this, service = request.service(),
-                        world = request.world(), done](const Outcome& outcome) {
+        callers_[id].done = [this, service = request.service(),
+                             world = request.world(),
+                             done](const Outcome& outcome) {
           if (const auto* refused = std::get_if<Refused>(&outcome)) {
             done(*refused);
             return;
@@ -1191,7 +1230,7 @@ LeaseId Host::Register(v1::RegisterRequest request,
 
 void Host::BeginLease(LeaseId id, const v1::RegisterRequest& request) {
   if (leases_.count(id) == 0) return;
-  callers_[id] = [this, id](Outcome outcome) {
+  callers_[id].done = [this, id](Outcome outcome) {
     LeaseDecided(id, std::move(outcome));
   };
   With([&](Machine& machine, Time now, Effects* effects) {
@@ -1267,6 +1306,7 @@ void Host::LetGo(StartId id) {
 void Host::EndStreams() {
   streams_ended_ = true;
   events_.End();
+  route_watch_.End();
   for (const auto& [id, lease] : std::exchange(leases_, {})) {
     if (callers_.erase(id) > 0) machine_.Cancel(id);
     lease.ended(Refuse(v1::REFUSAL_SHUTTING_DOWN, "the broker is going away",
@@ -1283,7 +1323,7 @@ void Host::StartBackend(BackendName name, absl::optional<Time> deadline,
         request.set_wanted_version(name.version);
         if (name.world.has_value()) *request.mutable_world() = *name.world;
         const NegotiationId id = next_negotiation_++;
-        callers_[id] = [this, name, done](const Outcome& outcome) {
+        callers_[id].done = [this, name, done](const Outcome& outcome) {
           if (const auto* refused = std::get_if<Refused>(&outcome)) {
             done(*refused);
             return;

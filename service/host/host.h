@@ -22,8 +22,10 @@
 #include "service/core/broker_port.h"
 #include "service/core/connection_limits.h"
 #include "service/core/event_log.h"
+#include "service/core/limit_notes.h"
 #include "service/core/machine.h"
 #include "service/core/metrics.h"
+#include "service/core/route_watch.h"
 #include "service/host/backend_files.h"
 #include "service/host/backend_run.h"
 #include "service/host/catalog_loader.h"
@@ -138,6 +140,9 @@ class Host : public BrokerPort, private RelayPort {
   EventLog::ReadId ReadEvents(uint64_t after, bool wait,
                               EventLog::Done done) override;
   void ForgetEvents(EventLog::ReadId id) override;
+  RouteWatch::ReadId ReadRoutes(RouteWatch::Table seen,
+                                RouteWatch::Done done) override;
+  void ForgetRoutes(RouteWatch::ReadId id) override;
   Counters& counters() override { return counters_; }
 
  private:
@@ -232,6 +237,7 @@ class Host : public BrokerPort, private RelayPort {
   const Time started_;
   Counters counters_;
   EventLog events_;
+  LimitNotes limit_notes_;
   Metrics metrics_;
   // Of the broker's own world.
   Machine machine_;
@@ -258,7 +264,12 @@ class Host : public BrokerPort, private RelayPort {
   std::atomic<bool> definitions_read_{false};
 
   std::atomic<NegotiationId> next_negotiation_{1};
-  std::map<NegotiationId, std::function<void(Outcome)>> callers_;
+  struct Caller {
+    std::function<void(Outcome)> done;
+    // NegotiateRequest.traceparent.
+    std::string traceparent;
+  };
+  std::map<NegotiationId, Caller> callers_;
   std::map<StartId, std::unique_ptr<BackendRun>> runs_;
   struct Lease {
     std::function<void(v1::RegisterResponse)> registered;
@@ -289,6 +300,7 @@ class Host : public BrokerPort, private RelayPort {
 
   mutable std::mutex routes_mutex_;
   std::shared_ptr<const RouteTable> routes_ ABSL_GUARDED_BY(routes_mutex_);
+  RouteWatch route_watch_;
 };
 
 }  // namespace zcbroker::service

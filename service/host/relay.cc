@@ -68,7 +68,7 @@ class LoopRelay : public Relay {
   void Admit(ipc::UniqueFd client, int peer_pid,
              const RelayedName& name) override {
     if (all_.size() >= most_connections_ && EndIdle(1) == 0) {
-      shared_.counters.Add("relay.limit");
+      shared_.counters.Reached("relay.limit");
       const auto now = std::chrono::steady_clock::now();
       if (now - limit_said_ > kSayAgain) {
         limit_said_ = now;
@@ -94,7 +94,7 @@ class LoopRelay : public Relay {
       if (longest.size() > most) longest.erase(std::prev(longest.end()));
     }
     for (const auto& [since, relayed] : longest) {
-      shared_.counters.Add("relay.idle_ended");
+      shared_.counters.Reached("relay.idle_ended");
       relayed->End();
     }
     return longest.size();

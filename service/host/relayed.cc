@@ -158,7 +158,7 @@ bool Relayed::TakeRequest() {
 
 void Relayed::Dispatch() {
   shared_.counters.Add("relay.requests");
-  if (streamed_) shared_.counters.Add("relay.without_net");
+  if (streamed_) shared_.counters.Reached("relay.without_net");
   since_ = SteadyClock::now();
   if (summary_.kind == ipc::RequestKind::kShutdown) {
     const Presence presence =
@@ -210,7 +210,7 @@ void Relayed::TimePasses(SteadyClock::time_point now) {
   if (!waits()) return;
   if (step_ == Step::kReading) {
     if (now - since_ < shared_.limits.request_within) return;
-    shared_.counters.Add("relay.slow_requests");
+    shared_.counters.Reached("relay.slow_requests");
     End();
     return;
   }
@@ -412,7 +412,7 @@ void Relayed::Judge(v1::BackendVerdict verdict, bool charged) {
     return;
   }
   if (backends_lost_ >= shared_.limits.backends_per_request) {
-    shared_.counters.Add("relay.poison");
+    shared_.counters.Reached("relay.poison");
     LogWarning(absl::StrCat(Describe(), " has cost ", backends_lost_,
                             " backends, the last of them process ",
                             route_.pid(), "; it is not sent again"));

@@ -85,7 +85,7 @@ void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
   }
   if (state_ == State::kNone) {
     if (!may_build_()) {
-      port_.counters().Add("refused.FD_PRESSURE");
+      port_.counters().Reached("refused.FD_PRESSURE");
       return;
     }
     built_ = Build();
@@ -93,7 +93,7 @@ void OnDemandServer::AdoptLocked(ipc::UniqueFd connection) {
       // Out of descriptors or threads: the caller sees its connection closed
       // and the next one tries anew.
       built_.reset();
-      port_.counters().Add("grpc_build_failures");
+      port_.counters().Reached("grpc_build_failures");
       return;
     }
     state_ = State::kServing;

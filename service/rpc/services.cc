@@ -10,9 +10,13 @@
 #include <variant>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/types/optional.h"
 #include "grpcpp/server_context.h"
+#include "ipc/names.h"
 #include "service/core/outcome.h"
+#include "service/core/route_watch.h"
+#include "service/core/trace_context.h"
 #include "service/rpc/refusal_status.h"
 
 namespace zcbroker::service {
@@ -29,6 +33,13 @@ absl::optional<Time> DeadlineOf(const grpc::CallbackServerContext& context) {
   if (left > std::chrono::hours(24)) return absl::nullopt;
   return std::chrono::steady_clock::now() +
          std::chrono::duration_cast<Time::duration>(left);
+}
+
+// Empty where there is none.
+std::string TraceparentOf(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find(kTraceparentHeader);
+  if (found == context.client_metadata().end()) return "";
+  return std::string(found->second.data(), found->second.size());
 }
 
 // One call that had to ask the rules, which may refuse. gRPC owns it from
@@ -175,6 +186,46 @@ class LeaseReactor final
   std::atomic<LeaseId> lease_{0};
 };
 
+// What the rules hold of a call that streams to its caller: they may have
+// something to say when it has ended. Thread-safe.
+template <typename Response>
+class WriteEnd {
+ public:
+  using Reactor = grpc::ServerWriteReactor<Response>;
+
+  explicit WriteEnd(Reactor* reactor) : reactor_(reactor) {}
+
+  // Writes what `fill` fills in, unless it says that there is nothing or the
+  // call has ended; until this returns the reactor is there. One write at a
+  // time.
+  template <typename Fill>
+  void Write(Fill fill) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (reactor_ == nullptr) return;
+    response_.Clear();
+    if (fill(&response_)) reactor_->StartWrite(&response_);
+  }
+
+  void Finish(const grpc::Status& status) {
+    Reactor* finishing = nullptr;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      finishing = std::exchange(reactor_, nullptr);
+    }
+    if (finishing != nullptr) finishing->Finish(status);
+  }
+
+ private:
+  std::mutex mutex_;
+  Reactor* reactor_ ABSL_GUARDED_BY(mutex_);
+  Response response_;
+};
+
+grpc::Status GoingAway() {
+  return ToGrpcStatus(
+      Refuse(v1::REFUSAL_SHUTTING_DOWN, "the broker is going away", "", ""));
+}
+
 // Somebody who reads events, at its own pace: what is next is asked for when
 // the last was written. gRPC owns it from construction to OnDone.
 class EventsReactor final
@@ -184,8 +235,7 @@ class EventsReactor final
       : port_(port),
         follow_(request.follow()),
         after_(request.after()),
-        shared_(std::make_shared<Shared>()) {
-    shared_->reactor = this;
+        end_(std::make_shared<WriteEnd<v1::StreamEventsResponse>>(this)) {
     StartSendInitialMetadata();
     ReadOn();
   }
@@ -196,52 +246,25 @@ class EventsReactor final
 
   void OnCancel() override {
     port_.ForgetEvents(read_);
-    shared_->Finish(grpc::Status::CANCELLED);
+    end_->Finish(grpc::Status::CANCELLED);
   }
 
   void OnDone() override { delete this; }
 
  private:
-  // Outlives the reactor for as long as there may be an answer.
-  struct Shared {
-    void Write(v1::StreamEventsResponse said) {
-      // Finishing waits, so that the reactor is there.
-      std::lock_guard<std::mutex> lock(mutex);
-      if (reactor == nullptr) return;
-      reactor->after_ = said.events(said.events_size() - 1).sequence();
-      response = std::move(said);
-      reactor->StartWrite(&response);
-    }
-    void Finish(const grpc::Status& status) {
-      EventsReactor* finishing = nullptr;
-      {
-        std::lock_guard<std::mutex> lock(mutex);
-        finishing = std::exchange(reactor, nullptr);
-      }
-      if (finishing != nullptr) {
-        finishing->grpc::ServerWriteReactor<v1::StreamEventsResponse>::Finish(
-            status);
-      }
-    }
-
-    std::mutex mutex;
-    EventsReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
-    v1::StreamEventsResponse response;
-  };
-
   void ReadOn() {
     read_ = port_.ReadEvents(
         after_, follow_,
-        [shared = shared_, follow = follow_](v1::StreamEventsResponse said) {
-          if (!said.events().empty()) {
-            shared->Write(std::move(said));
-          } else if (follow) {
-            shared->Finish(
-                ToGrpcStatus(Refuse(v1::REFUSAL_SHUTTING_DOWN,
-                                    "the broker is going away", "", "")));
-          } else {
-            shared->Finish(grpc::Status::OK);
+        [this, end = end_, follow = follow_](v1::StreamEventsResponse said) {
+          if (said.events().empty()) {
+            end->Finish(follow ? GoingAway() : grpc::Status::OK);
+            return;
           }
+          end->Write([&](v1::StreamEventsResponse* response) {
+            after_ = said.events(said.events_size() - 1).sequence();
+            *response = std::move(said);
+            return true;
+          });
         });
   }
 
@@ -249,8 +272,69 @@ class EventsReactor final
   const bool follow_;
   // Written before the write that calls ReadOn again.
   uint64_t after_;
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<WriteEnd<v1::StreamEventsResponse>> end_;
   std::atomic<EventLog::ReadId> read_{0};
+};
+
+// Somebody who watches routes: told what differs from what it was told last.
+// gRPC owns it from construction to OnDone.
+class RoutesReactor final
+    : public grpc::ServerWriteReactor<v1::WatchRoutesResponse> {
+ public:
+  RoutesReactor(BrokerPort& port, std::string service)
+      : port_(port),
+        service_(std::move(service)),
+        end_(std::make_shared<WriteEnd<v1::WatchRoutesResponse>>(this)) {
+    StartSendInitialMetadata();
+    if (service_.empty()) {
+      ReadOn();
+      return;
+    }
+    const absl::Status name = ipc::CheckServiceName(service_);
+    if (name.ok()) {
+      ReadOn();
+    } else {
+      end_->Finish(
+          ToGrpcStatus(Refuse(v1::REFUSAL_SERVICE_NAME_INVALID,
+                              std::string(name.message()), service_, "")));
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (ok) ReadOn();
+  }
+
+  void OnCancel() override {
+    port_.ForgetRoutes(read_);
+    end_->Finish(grpc::Status::CANCELLED);
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  void ReadOn() {
+    read_ = port_.ReadRoutes(told_, [this, end = end_](RouteWatch::Table now) {
+      if (now == nullptr) {
+        end->Finish(GoingAway());
+        return;
+      }
+      end->Write([&](v1::WatchRoutesResponse* response) {
+        const bool first = told_ == nullptr;
+        *response = now->ChangesSince(first ? RouteTable() : *told_, service_);
+        told_ = std::move(now);
+        if (first || !response->changes().empty()) return true;
+        ReadOn();
+        return false;
+      });
+    });
+  }
+
+  BrokerPort& port_;
+  const std::string service_;
+  // Written before the write that calls ReadOn again.
+  RouteWatch::Table told_;
+  const std::shared_ptr<WriteEnd<v1::WatchRoutesResponse>> end_;
+  std::atomic<RouteWatch::ReadId> read_{0};
 };
 
 // A call about one backend: asks with `ask`, a method of BrokerPort. What it
@@ -313,12 +397,22 @@ grpc::ServerUnaryReactor* BrokerService::Negotiate(
   const auto id = std::make_shared<std::atomic<NegotiationId>>(0);
   reactor->Begin(
       [&](auto done) {
-        *id = port_.Negotiate(*request, DeadlineOf(*context), std::move(done));
+        v1::NegotiateRequest asked = *request;
+        if (asked.traceparent().empty()) {
+          asked.set_traceparent(TraceparentOf(*context));
+        }
+        *id = port_.Negotiate(std::move(asked), DeadlineOf(*context),
+                              std::move(done));
       },
       [&port = port_, id] {
         if (*id != 0) port.Cancel(*id);
       });
   return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchRoutesResponse>* BrokerService::WatchRoutes(
+    grpc::CallbackServerContext*, const v1::WatchRoutesRequest* request) {
+  return new RoutesReactor(port_, request->service());
 }
 
 grpc::ServerUnaryReactor* BrokerService::ReportBackend(

@@ -18,6 +18,9 @@ class BrokerService final : public v1::Broker::CallbackService {
   grpc::ServerUnaryReactor* Negotiate(grpc::CallbackServerContext* context,
                                       const v1::NegotiateRequest* request,
                                       v1::NegotiateResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchRoutesResponse>* WatchRoutes(
+      grpc::CallbackServerContext* context,
+      const v1::WatchRoutesRequest* request) override;
   grpc::ServerUnaryReactor* ReportBackend(
       grpc::CallbackServerContext* context,
       const v1::ReportBackendRequest* request,

@@ -174,6 +174,10 @@ TEST_P(BadPeerTest, IsRefusedCountedAndHoldsUpNobody) {
   }
   EXPECT_FALSE(answer.negotiated.has_value());
   EXPECT_EQ(Counter(peer.counter), 1u);
+  const bool is_limit = peer.counter == "silent_peers" ||
+                        peer.counter == "bad_frames.too_large" ||
+                        peer.counter == "bad_frames.incomplete";
+  EXPECT_EQ(TellsOfLimit(peer.counter), is_limit);
   ExpectServesOthers();
 }
 

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -432,6 +433,23 @@ uint64_t BrokerTest::Counter(const std::string& name) const {
   const v1::GetStatusResponse status = Client().Status();
   const auto found = status.counters().find(name);
   return found == status.counters().end() ? 0 : found->second;
+}
+
+bool BrokerTest::TellsOfLimit(const std::string& counter) const {
+  GrpcClient client = Client();
+  grpc::ClientContext context;
+  const auto reader =
+      client.admin().StreamEvents(&context, v1::StreamEventsRequest());
+  bool told = false;
+  v1::StreamEventsResponse response;
+  while (reader->Read(&response)) {
+    for (const v1::Event& event : response.events()) {
+      told |= event.kind() == v1::EVENT_KIND_LIMIT_REACHED &&
+              absl::StrContains(event.text(), absl::StrCat("(", counter, ", "));
+    }
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  return told;
 }
 
 void BrokerTest::ExpectServesOthers() const {

@@ -208,6 +208,8 @@ class BrokerTest : public ::testing::Test {
   // A client of the running broker, with a connection of its own.
   GrpcClient Client() const { return GrpcClient(socket()); }
   uint64_t Counter(const std::string& name) const;
+  // Is there an event that says that the limit with this counter was reached?
+  bool TellsOfLimit(const std::string& counter) const;
   // Somebody else is served while a peer misbehaves.
   void ExpectServesOthers() const;
 

@@ -550,17 +550,6 @@ TEST_F(LifeTest, ShutdownEndsABackendThatIsStillStarting) {
   EXPECT_TRUE(Children().empty());
 }
 
-TEST_F(LifeTest, LaterMethodsAreUnimplemented) {
-  StartBroker();
-  GrpcClient client = Client();
-  grpc::ClientContext context;
-  v1::WatchRoutesResponse response;
-  const auto stream =
-      client.broker().WatchRoutes(&context, v1::WatchRoutesRequest());
-  EXPECT_FALSE(stream->Read(&response));
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
-}
-
 TEST_F(LifeTest, ALogGrowsToItsLimitAndIsThenRenamed) {
   const std::string log = home_.LogFile("demo", "1.0.0");
   std::filesystem::create_directories(std::filesystem::path(log).parent_path());

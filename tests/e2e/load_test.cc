@@ -157,6 +157,7 @@ TEST_F(LoadTest, APolicySaysHowManyConnectionsThereAre) {
   idle.pop_back();
   EXPECT_TRUE(
       ipc::WaitFor([this] { return IsServed(); }, "a place", kPatience));
+  EXPECT_TRUE(TellsOfLimit("connections.too_many"));
   // A policy that is mended counts from then on.
   idle.push_back(IdleClient());
   home_.SetPolicy("");
@@ -173,6 +174,10 @@ TEST_F(LoadTest, APolicySaysHowManyConnectionsAProcessHas) {
   idle.push_back(IdleClient());
   EXPECT_FALSE(IsServed()) << "the fourth";
   EXPECT_EQ(client.Status().counters().at("connections.too_many_of_one"), 1u);
+  idle.clear();
+  ASSERT_TRUE(
+      ipc::WaitFor([this] { return IsServed(); }, "a place", kPatience));
+  EXPECT_TRUE(TellsOfLimit("connections.too_many_of_one"));
   const Finished other = RunToEnd({CommandLineProgram(), "status"},
                                   home_.environment(), home_.Entry("work"));
   EXPECT_EQ(other.status, 0) << other.err;

@@ -220,6 +220,7 @@ TEST_F(RelayTest, ARequestTooLargeToKeepIsPassedOnWithoutANet) {
   Send(fd, Bytes(lookup, WireLane::kProstV16));
   EXPECT_NE(Receive(fd).body_case(), Response::BODY_NOT_SET);
   EXPECT_EQ(Counter("relay.without_net"), 1u);
+  EXPECT_TRUE(TellsOfLimit("relay.without_net"));
   Send(fd, Bytes(Ping(), WireLane::kProstV16));
   EXPECT_TRUE(Receive(fd).has_pong());
   EXPECT_EQ(Counter("relay.without_net"), 1u);
@@ -312,6 +313,7 @@ TEST_F(RelayTest, HalfARequestIsNotWaitedForLong) {
   Send(fd, absl::string_view(Bytes(Ping(), WireLane::kFrameV1)).substr(0, 10));
   EXPECT_TRUE(Ends(fd));
   EXPECT_EQ(Counter("relay.slow_requests"), 1u);
+  EXPECT_TRUE(TellsOfLimit("relay.slow_requests"));
 }
 
 TEST_F(RelayTest, OfSoManyConnectionsTheLongestIdleMakesRoom) {
@@ -331,11 +333,13 @@ TEST_F(RelayTest, OfSoManyConnectionsTheLongestIdleMakesRoom) {
   const ipc::UniqueFd fourth = served();
   EXPECT_TRUE(Ends(first));
   EXPECT_EQ(Counter("relay.idle_ended"), 1u);
+  EXPECT_TRUE(TellsOfLimit("relay.idle_ended"));
   // Whoever has begun to say something is not idle.
   for (const ipc::UniqueFd* fd : {&second, &third, &fourth}) Send(*fd, half);
   const ipc::UniqueFd fifth = Connect();
   EXPECT_TRUE(Ends(fifth));
   EXPECT_EQ(Counter("relay.limit"), 1u);
+  EXPECT_TRUE(TellsOfLimit("relay.limit"));
 }
 
 // As the broker, so the relay: whoever is idle is no hindrance.

@@ -90,6 +90,16 @@ socket_starts_it() {
   user 'zcbroker status' && user 'systemctl --user is-active zcbroker.service'
 }
 
+# Each event with its fields, by which it is found.
+journal_has_fields() {
+  user 'zcbroker route zccache 9.9.9' && return 1
+  entries() { journalctl _UID=1000 SYSLOG_IDENTIFIER=zcbrokerd "$@" -o json --no-pager; }
+  entries | tail -n 5
+  within 10 eval 'entries ZCBROKER_EVENT=BACKEND_READY ZCBROKER_SERVICE=zccache ZCBROKER_VERSION=1.0.0 | grep -q .' &&
+    within 10 eval 'entries ZCBROKER_EVENT=REFUSED ZCBROKER_REFUSAL=VERSION_NOT_INSTALLED PRIORITY=4 | grep -q .' &&
+    entries | grep -q '"MESSAGE":"zcbrokerd .* serves '
+}
+
 upgrades_in_place() {
   local keeper broker backend
   keeper=$(main_pid) broker=$(broker_pid) backend=$(backend_pid)
@@ -151,6 +161,7 @@ promise "zcb compiles in /tmp" compiles /tmp/project
 promise "a backend outlives the unit" backend_outlives_a_restart
 promise "the keeper starts the broker again" broker_is_started_again
 promise "whoever connects starts it" socket_starts_it
+promise "events are in the journal, with fields" journal_has_fields
 promise "upgrades in place" upgrades_in_place "$2"
 promise "zcb compiles after the upgrade" compiles /home/dev/after
 promise "bash completes" bash_completes

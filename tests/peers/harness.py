@@ -163,20 +163,20 @@ class Home:
     def socket(self):
         return os.path.join(self.runtime, "zcbroker", "broker.sock")
 
-    def start_broker(self, **extra):
+    def start_broker(self, *arguments, **extra):
         log = open(self.log, "ab")
         with log:
             self.broker = subprocess.Popen(
-                [program("service/zcbrokerd"), "--allow-root"], env={**self.env, **extra},
+                [program("service/zcbrokerd"), "--allow-root", *arguments], env={**self.env, **extra},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir)
         wait_until("the broker to answer", lambda: self.cli("status").returncode == 0, 20)
 
-    def start_kept_broker(self, **extra):
+    def start_kept_broker(self, *arguments, **extra):
         """The same under its keeper, which is `self.broker` then."""
-        self.spawn_kept_broker(**extra)
+        self.spawn_kept_broker(*arguments, **extra)
         wait_until("the broker to answer", lambda: self.cli("status").returncode == 0, 20)
 
-    def spawn_kept_broker(self, **extra):
+    def spawn_kept_broker(self, *arguments, **extra):
         """The same without waiting: nobody has spoken gRPC then."""
         keeper, broker = program("service/keeper/zcbroker-keeper"), program("service/zcbrokerd")
         if self.programs is not None:
@@ -184,7 +184,7 @@ class Home:
         log = open(self.log, "ab")
         with log:
             self.broker = subprocess.Popen(
-                [keeper, "--broker", broker, "--", "--allow-root"], env={**self.env, **extra},
+                [keeper, "--broker", broker, "--", "--allow-root", *arguments], env={**self.env, **extra},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir)
 
     def kept_broker(self):

@@ -82,6 +82,12 @@ class RefusingPort : public BrokerPort {
     return 0;
   }
   void ForgetEvents(EventLog::ReadId) override {}
+  RouteWatch::ReadId ReadRoutes(RouteWatch::Table,
+                                RouteWatch::Done done) override {
+    done(nullptr);
+    return 0;
+  }
+  void ForgetRoutes(RouteWatch::ReadId) override {}
   Counters& counters() override { return counters_; }
 
  private:

@@ -47,8 +47,12 @@ type BrokerClient interface {
 	// Errors: every name in errors.proto but PEER_REJECTED. A caller that
 	// cancels leaves the start running, for the next one to find.
 	Negotiate(ctx context.Context, in *NegotiateRequest, opts ...grpc.CallOption) (*NegotiateResponse, error)
-	// Streams routes as they appear, move and vanish. Not implemented yet:
-	// UNIMPLEMENTED.
+	// Routes to the backends of the broker's own world as they appear, move and
+	// vanish, until the caller ends the call. Nothing is started for it. A caller
+	// that reads slowly holds nobody up: it is told what differs from what it was
+	// told before, not every step on the way. Errors: SERVICE_NAME_INVALID;
+	// SHUTTING_DOWN, when the broker goes away (its routes stay; ask the next
+	// one).
 	WatchRoutes(ctx context.Context, in *WatchRoutesRequest, opts ...grpc.CallOption) (Broker_WatchRoutesClient, error)
 	// A client saw a backend fail: it did not answer, or hung up. The broker
 	// looks at it and answers what became of it; a backend that is found wedged
@@ -189,8 +193,12 @@ type BrokerServer interface {
 	// Errors: every name in errors.proto but PEER_REJECTED. A caller that
 	// cancels leaves the start running, for the next one to find.
 	Negotiate(context.Context, *NegotiateRequest) (*NegotiateResponse, error)
-	// Streams routes as they appear, move and vanish. Not implemented yet:
-	// UNIMPLEMENTED.
+	// Routes to the backends of the broker's own world as they appear, move and
+	// vanish, until the caller ends the call. Nothing is started for it. A caller
+	// that reads slowly holds nobody up: it is told what differs from what it was
+	// told before, not every step on the way. Errors: SERVICE_NAME_INVALID;
+	// SHUTTING_DOWN, when the broker goes away (its routes stay; ask the next
+	// one).
 	WatchRoutes(*WatchRoutesRequest, Broker_WatchRoutesServer) error
 	// A client saw a backend fail: it did not answer, or hung up. The broker
 	// looks at it and answers what became of it; a backend that is found wedged

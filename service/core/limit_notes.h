@@ -1,0 +1,30 @@
+// What is told of limits that were reached. A counter has each (Counters);
+// events are for people, so a flood of them is told once a second.
+#ifndef ZCBROKER_SERVICE_CORE_LIMIT_NOTES_H_
+#define ZCBROKER_SERVICE_CORE_LIMIT_NOTES_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/types/optional.h"
+#include "proto/zcbroker/v1/admin.pb.h"
+#include "service/core/machine.h"
+
+namespace zcbroker::service {
+
+// Owned by one thread.
+class LimitNotes {
+ public:
+  // What to tell of `counter`, which stands at `count`; nothing where that was
+  // told less than a second ago.
+  absl::optional<v1::Event> Note(const std::string& counter, uint64_t count,
+                                 Time now);
+
+ private:
+  std::map<std::string, Time> told_;
+};
+
+}  // namespace zcbroker::service
+
+#endif  // ZCBROKER_SERVICE_CORE_LIMIT_NOTES_H_
