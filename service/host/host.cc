@@ -18,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
+#include "ipc/code_pages.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
@@ -338,7 +339,8 @@ void Host::LoadCatalog(bool forgive, std::function<void()> then) {
     WithAll([&](Machine& machine, Time now, Effects* effects) {
       machine.CatalogLoaded(catalog, forgive, now, effects);
     });
-    definitions_read_ = true;
+    // The broker is about to wait, and starting took most of its code.
+    if (!definitions_read_.exchange(true)) ipc::GiveBackCodePages();
     NoteDefinitions();
     const ConnectionLimits& limits = machine_.catalog().connection_limits;
     relay_->SetLimit(limits.relayed_connections);

@@ -31,7 +31,8 @@ KeeperDecision RestartRules::OnEnd(const BrokerEnd& end, absl::Duration lived) {
   if (!handed_over) decision.delay = NextDelay(lived);
   if (!memory_.ready) {
     failed_starts_ = std::min(failed_starts_ + 1, kMaxFailedStarts);
-    decision.let_clients_go = failed_starts_ == kMaxFailedStarts;
+    decision.let_clients_go =
+        failed_starts_ == kMaxFailedStarts || lived >= kReadyWithin;
   }
   memory_.ready = false;
   return decision;

@@ -34,7 +34,7 @@ struct KeeperDecision {
 // | else is the broker                       |                                |
 // | with 15, ready: it handed over           | starts the next at once        |
 // | not ready for the eighth time in a row,  | restarts it, and lets its      |
-// | or more                                  | clients go                     |
+// | or more, or not within kReadyWithin      | clients go                     |
 // | otherwise                                | restarts it, without end       |
 //
 // The first restart is at once. A broker that ends within a second of its
@@ -49,6 +49,9 @@ class RestartRules {
   // With the pauses between them somewhat over a second: a program that is
   // missing for a moment, as in an install, costs nobody his place.
   static constexpr int kMaxFailedStarts = 9;
+  // One that is not ready by then hangs, and the keeper ends it. Starting takes
+  // some 20 ms.
+  static constexpr absl::Duration kReadyWithin = absl::Seconds(10);
 
   // What it knows of the past.
   struct Memory {

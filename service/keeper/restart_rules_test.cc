@@ -50,6 +50,18 @@ TEST(RestartRulesTest, WhoWasToldToEndDoesNotStartAnother) {
   EXPECT_EQ(rules.OnEnd(Exited(15), kLong).exit_status, 0);
 }
 
+TEST(RestartRulesTest, WhatHangsLetsClientsGoAtOnce) {
+  RestartRules rules = Served();
+  ASSERT_FALSE(rules.OnEnd(Killed(9), kLong).let_clients_go);
+  const absl::Duration almost =
+      RestartRules::kReadyWithin - absl::Milliseconds(1);
+  EXPECT_FALSE(rules.OnEnd(Killed(9), almost).let_clients_go);
+  const KeeperDecision hung =
+      rules.OnEnd(Killed(9), RestartRules::kReadyWithin);
+  EXPECT_TRUE(hung.let_clients_go);
+  EXPECT_EQ(hung.exit_status, absl::nullopt);
+}
+
 TEST(RestartRulesTest, WhatCannotGetReadyLetsClientsGo) {
   RestartRules rules = Served();
   // The one that was ready does not count.

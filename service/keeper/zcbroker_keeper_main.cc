@@ -4,14 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <link.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -33,6 +31,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "ipc/clock.h"
+#include "ipc/code_pages.h"
 #include "ipc/deadline.h"
 #include "ipc/fd_passing.h"
 #include "ipc/keeper_channel.h"
@@ -141,33 +140,6 @@ class DescriptorLimit {
   rlimit original_ = {};
 };
 
-// Hands the pages of this program's own code and constants back to the system,
-// which keeps them in its cache: what starting took is not needed to wait, and
-// what is needed comes back by itself. Measured, fully static: 1.6 MB resident
-// become 0.4.
-void GiveBackCodePages() {
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, size_t, void*) {
-        const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-        for (int i = 0; i < object->dlpi_phnum; ++i) {
-          const ElfW(Phdr)& segment = object->dlpi_phdr[i];
-          // What was written to would be lost; this was not.
-          if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) {
-            continue;
-          }
-          const uintptr_t begin =
-              (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
-          const uintptr_t end =
-              object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
-          // The loader gives addresses as numbers.
-          // NOLINTNEXTLINE(performance-no-int-to-ptr)
-          madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-        }
-        return 0;
-      },
-      nullptr);
-}
-
 // This program as it was started: an upgrade is put in its place.
 struct OwnProgram {
   std::string path;
@@ -202,6 +174,9 @@ class Keeper {
       restart_ =
           ipc::Deadline::After(absl::Milliseconds(*state.restart_millis));
     }
+    if (broker_ > 0 && !state.rules.ready) {
+      ready_by_ = ipc::Deadline::After(RestartRules::kReadyWithin);
+    }
     limit_.SetOriginal(state.original_descriptor_limit);
     said_stopping_ = state.said_stopping;
     rules_ = RestartRules(state.rules);
@@ -222,6 +197,7 @@ class Keeper {
       ReadMessages();
       Upgrade();
       if (restart_.has_value() && restart_->Expired()) StartNow();
+      if (ready_by_.has_value() && ready_by_->Expired()) EndWhatHangs();
     }
     return *exit_status_;
   }
@@ -346,7 +322,19 @@ class Keeper {
     ZCB_RETURN_IF_ERROR(pid.status());
     broker_ = *pid;
     link_ = std::move(link);
+    ready_by_ = ipc::Deadline::After(RestartRules::kReadyWithin);
     return absl::OkStatus();
+  }
+
+  // Its clients wait in the backlog meanwhile.
+  void EndWhatHangs() {
+    ready_by_.reset();
+    if (broker_ < 0) return;
+    Log("error",
+        absl::StrCat("the broker, process ", broker_, ", is not ready after ",
+                     absl::FormatDuration(RestartRules::kReadyWithin),
+                     "; ending it"));
+    kill(broker_, SIGKILL);
   }
 
   void Wait() {
@@ -356,15 +344,16 @@ class Keeper {
       if (link_->wants_write()) waited[1].events |= POLLOUT;
     }
     const absl::optional<ipc::Deadline> until = NextDeadline();
-    if (!until.has_value()) GiveBackCodePages();
+    if (!until.has_value()) ipc::GiveBackCodePages();
     poll(waited, 2, until.has_value() ? until->PollTimeoutMillis() : -1);
   }
 
-  // Of two, the one that begins what the other may wait for.
+  // The one that begins what the others may wait for. A check is over in less
+  // time than a broker has to be ready.
   absl::optional<ipc::Deadline> NextDeadline() const {
     if (restart_.has_value()) return restart_;
     if (check_.has_value()) return check_->deadline();
-    return absl::nullopt;
+    return ready_by_;
   }
 
   void ReadSignals() {
@@ -449,6 +438,7 @@ class Keeper {
         return;
       case Kind::kReady:
         rules_.OnReady();
+        ready_by_.reset();
         NotifyServiceManager("READY=1");
         if (std::exchange(replace_when_ready_, false)) ReplaceBroker();
         return;
@@ -462,6 +452,7 @@ class Keeper {
   }
 
   void OnEnd(const BrokerEnd& end) {
+    ready_by_.reset();
     const absl::Duration lived =
         absl::FromChrono(ipc::MonotonicClock::now() - started_);
     const KeeperDecision decision = rules_.OnEnd(end, lived);
@@ -524,6 +515,8 @@ class Keeper {
   // Said so just now.
   bool handed_over_ = false;
   absl::optional<ipc::Deadline> restart_;
+  // The broker that runs is not ready yet.
+  absl::optional<ipc::Deadline> ready_by_;
   absl::optional<int> exit_status_;
 };
 

@@ -196,6 +196,17 @@ TEST_F(KeeperTest, ABrokerThatNeverGetsReadyPassesItsStatusOn) {
   EXPECT_EQ(keeper_->Wait(), 128 + SIGKILL);
 }
 
+TEST_F(KeeperTest, ABrokerThatHangsBeforeItIsReadyIsEnded) {
+  const absl::Time begin = absl::Now();
+  Start({"silent"});
+  AwaitServing();
+  const pid_t hung = AskPid();
+  EXPECT_EQ(keeper_->Wait(), 128 + SIGKILL);
+  EXPECT_GE(absl::Now() - begin, absl::Seconds(10));
+  EXPECT_NE(kill(hung, 0), 0);
+  EXPECT_TRUE(absl::StrContains(log(), "is not ready after 10s")) << log();
+}
+
 TEST_F(KeeperTest, ARestartThatFailsIsTriedAgainUntilItWorks) {
   // A broker program that is missing for a while, as in an upgrade.
   const std::string program = dir_.Entry("broker");
