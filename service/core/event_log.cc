@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/zcbroker/v1/times.h"
+
 namespace zcbroker::service {
 
 const v1::Event& EventLog::Add(v1::Event event, absl::Time now) {
-  const int64_t nanos = absl::ToUnixNanos(now);
   event.set_sequence(++last_);
-  event.mutable_time()->set_seconds(nanos / 1'000'000'000);
-  event.mutable_time()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  *event.mutable_time() = ToProto(now);
   events_.push_back(std::move(event));
   if (events_.size() > kKept) events_.pop_front();
   for (auto& [id, done] : std::exchange(waiting_, {})) done(After(last_ - 1));

@@ -8,6 +8,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "ipc/names.h"
 #include "proto/zcbroker/v1/refusals.h"
+#include "proto/zcbroker/v1/times.h"
 #include "service/core/escape.h"
 #include "service/core/world.h"
 
@@ -25,11 +26,6 @@ Time operator+(Time time, absl::Duration duration) {
 
 absl::Duration Between(Time from, Time to) {
   return absl::FromChrono(to - from);
-}
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) +
-         absl::Nanoseconds(duration.nanos());
 }
 
 // In one sentence for people.
@@ -52,12 +48,6 @@ bool TakeOut(std::set<std::pair<Time, uint64_t>>* deadlines, uint64_t id) {
   if (found == deadlines->end()) return false;
   deadlines->erase(found);
   return true;
-}
-
-void SetTimestamp(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  out->set_seconds(nanos / 1'000'000'000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
 }
 
 std::vector<std::string> VersionsOf(const CatalogService& service) {
@@ -661,7 +651,7 @@ absl::Duration Machine::IdleLimit(const Key& key, const Slot& slot) const {
   const v1::ServiceDefinition& definition = known != catalog_.services.end()
                                                 ? known->second.definition
                                                 : slot.definition;
-  absl::Duration limit = ToDuration(definition.idle_stop());
+  absl::Duration limit = FromProto(definition.idle_stop());
   if (limit == absl::ZeroDuration()) limit = absl::InfiniteDuration();
   if (policy.keep_newest == 0 || known == catalog_.services.end()) return limit;
   const auto& versions = known->second.versions;
@@ -1336,7 +1326,7 @@ v1::Backend Machine::RowOf(const Key& key, const Slot& slot, Time now,
   row.set_binary(slot.version.binary);
   row.set_failed_starts(static_cast<uint32_t>(slot.failures.size()));
   row.set_last_end(Escape(slot.last_end));
-  SetTimestamp(wall_now - Between(slot.since, now), row.mutable_since());
+  *row.mutable_since() = ToProto(wall_now - Between(slot.since, now));
   if (!slot.last_failure.text.empty()) {
     row.add_evidence(Escape(slot.last_failure.text));
   }
@@ -1372,8 +1362,7 @@ v1::Backend Machine::RowOf(const Key& key, const Slot& slot, Time now,
       break;
     case State::kBackoff:
       row.set_state(v1::BACKEND_STATE_BACKOFF);
-      SetTimestamp(wall_now + Between(now, slot.retry_at),
-                   row.mutable_retry_at());
+      *row.mutable_retry_at() = ToProto(wall_now + Between(now, slot.retry_at));
       break;
     case State::kBroken:
       row.set_state(v1::BACKEND_STATE_BROKEN);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::service {
 namespace {
@@ -66,8 +67,7 @@ std::string Histogram::Samples(const std::string& name,
 }
 
 void Metrics::Observe(const v1::NegotiationStep& step) {
-  steps_[step.name()].Observe(absl::Seconds(step.duration().seconds()) +
-                              absl::Nanoseconds(step.duration().nanos()));
+  steps_[step.name()].Observe(FromProto(step.duration()));
 }
 
 std::string Metrics::Render(const v1::GetStatusResponse& status,

@@ -11,6 +11,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/text_format.h"
 #include "ipc/names.h"
+#include "proto/zcbroker/v1/times.h"
 #include "service/core/connection_limits.h"
 #include "service/core/definition.h"
 #include "service/core/machine.h"
@@ -24,11 +25,6 @@ using google::protobuf::Message;
 using google::protobuf::TextFormat;
 
 constexpr absl::Duration kLongestKept = absl::Hours(365 * 24);
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) +
-         absl::Nanoseconds(duration.nanos());
-}
 
 // Every element of a repeated field: well-formed, and there once.
 void CheckVersions(const google::protobuf::RepeatedPtrField<std::string>& all,
@@ -179,7 +175,7 @@ std::string Permitted(v1::Permission permission) {
 }
 
 std::string OrNever(const google::protobuf::Duration& duration) {
-  const absl::Duration span = ToDuration(duration);
+  const absl::Duration span = FromProto(duration);
   return span == absl::ZeroDuration() ? "never" : absl::FormatDuration(span);
 }
 
@@ -202,7 +198,7 @@ ParsedPolicy ParsePolicy(absl::string_view text, absl::string_view file) {
                      "says nothing without keep_newest");
     } else if (kept.seconds() < 1 || kept.nanos() < 0 ||
                kept.nanos() >= 1'000'000'000 ||
-               ToDuration(kept) > kLongestKept) {
+               FromProto(kept) > kLongestKept) {
       mistakes.AddAt(&tree, policy, "keep_used_for", -1,
                      "must be from 1 s to 365 days");
     }
@@ -223,7 +219,7 @@ void ApplyPolicy(const v1::Policy& policy, const std::string& file,
                     policy.allowed_services().end()};
   rules.keep_newest = policy.keep_newest();
   if (policy.has_keep_used_for()) {
-    rules.keep_used_for = ToDuration(policy.keep_used_for());
+    rules.keep_used_for = FromProto(policy.keep_used_for());
   }
   for (const v1::ServicePolicy& service : policy.services()) {
     const std::string& name = service.name();
@@ -355,9 +351,9 @@ std::vector<v1::Setting> EffectiveSettings(const v1::Policy& policy,
     add_field("idle_stop", OrNever(definition.idle_stop()));
     add_field("claim", definition.claim() == v1::CLAIM_ON ? "on" : "off");
     add_field("start_timeout",
-              absl::FormatDuration(ToDuration(definition.start_timeout())));
+              absl::FormatDuration(FromProto(definition.start_timeout())));
     add_field("stop_grace",
-              absl::FormatDuration(ToDuration(definition.stop_grace())));
+              absl::FormatDuration(FromProto(definition.stop_grace())));
   }
   return settings;
 }

@@ -26,6 +26,7 @@
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/journal.pb.h"
 #include "proto/zcbroker/v1/launcher.pb.h"
+#include "proto/zcbroker/v1/times.h"
 #include "service/core/launch.h"
 #include "service/core/world.h"
 #include "service/host/directory_watch.h"
@@ -1197,14 +1198,10 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
 
   void EndStep(const char* name) {
     const auto now = SteadyClock::now();
-    const auto took =
-        duration_cast<std::chrono::nanoseconds>(now - step_began_).count();
-    step_began_ = now;
     v1::NegotiationStep step;
     step.set_name(name);
-    step.mutable_duration()->set_seconds(took / 1'000'000'000);
-    step.mutable_duration()->set_nanos(
-        static_cast<int32_t>(took % 1'000'000'000));
+    *step.mutable_duration() = ToProto(absl::FromChrono(now - step_began_));
+    step_began_ = now;
     steps_.push_back(std::move(step));
   }
 

@@ -28,6 +28,7 @@
 #include "ipc/status_macros.h"
 #include "ipc/zccache_rules.h"
 #include "proto/zcbroker/v1/refusals.h"
+#include "proto/zcbroker/v1/times.h"
 #include "proto/zcbroker/version.h"
 #include "service/core/definition.h"
 #include "service/core/escape.h"
@@ -117,12 +118,6 @@ void SetEvidence(const std::vector<std::string>& lines, v1::Event* event) {
   for (size_t i = first; i < lines.size(); ++i) {
     event->add_evidence(Escape(lines[i]));
   }
-}
-
-void SetTimestamp(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  out->set_seconds(nanos / 1'000'000'000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
 }
 
 }  // namespace
@@ -1402,7 +1397,7 @@ void Host::GetStatus(std::function<void(v1::GetStatusResponse)> done) {
     v1::GetStatusResponse status;
     status.set_version(kVersion);
     status.set_pid(static_cast<uint32_t>(getpid()));
-    SetTimestamp(started_at_, status.mutable_started_at());
+    *status.mutable_started_at() = ToProto(started_at_);
     const auto uptime = Now() - started_;
     status.mutable_uptime()->set_seconds(
         std::chrono::duration_cast<std::chrono::seconds>(uptime).count());

@@ -6,6 +6,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "proto/zcbroker/v1/refusals.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::service {
 
@@ -31,10 +32,8 @@ grpc::Status ToGrpcStatus(const Refused& refused) {
   status.add_details()->PackFrom(detail);
   if (traits.retry == Retry::kAfterDelay) {
     google::rpc::RetryInfo retry;
-    const auto millis = static_cast<int64_t>(detail.retry_after_ms());
-    retry.mutable_retry_delay()->set_seconds(millis / 1000);
-    retry.mutable_retry_delay()->set_nanos(
-        static_cast<int32_t>(millis % 1000 * 1'000'000));
+    *retry.mutable_retry_delay() =
+        ToProto(absl::Milliseconds(detail.retry_after_ms()));
     status.add_details()->PackFrom(retry);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(traits.code), refused.text,
