@@ -510,6 +510,22 @@ TEST_P(BadRegistrationTest, IsRefusedByName) {
   EXPECT_TRUE(Client().Negotiate("demo", "1.0.0").ok());
 }
 
+// It is connected, it runs from the binary, and is another version.
+TEST_F(RegisterTest, WhoCallsItselfAnotherVersionIsRefused) {
+  home_.Define("twin", ReferenceDefinition("twin", {"2.0.0"}));
+  StartBroker();
+  const Process twin = StartAs("twin", "2.0.0", home_.environment());
+  AwaitRegistrations(1);
+  GrpcClient client = Client();
+  Registering lease(client, "demo", "1.0.0", endpoint());
+  EXPECT_FALSE(lease.Ask().has_value());
+  const GrpcAnswer answer = lease.AwaitEnd();
+  EXPECT_EQ(answer.reason, "REGISTRATION_INVALID");
+  EXPECT_TRUE(absl::StrContains(answer.status.error_message(),
+                                "calls itself version 2.0.0"))
+      << answer.status.error_message();
+}
+
 TEST_F(RegisterTest, APolicyForbidsItToo) {
   home_.SetPolicy("services { name: 'own' blocked_versions: '1.0.0' }");
   StartBroker();

@@ -113,6 +113,29 @@ BUGS = {
         "  if (Planted(\"ForgetsWhoWantsAnEnd\")) retire_deadlines_.clear();\n"
         "  AnswerRetirers(slot, absl::nullopt, effects);\n"
         "  // Who asked while"),
+    "StartsBesideTheAwaited": (
+        "  slot.expected = slot.state == State::kGone;",
+        "  slot.expected = slot.state == State::kGone &&\n"
+        "                  !Planted(\"StartsBesideTheAwaited\");"),
+    "AwaitsForEver": (
+        "  if (!std::exchange(slot.expected, false)) return;",
+        "  if (Planted(\"AwaitsForEver\")) return;\n"
+        "  if (!std::exchange(slot.expected, false)) return;"),
+    "RoutesToWhoGaveUp": (
+        "  BackendEnding(id, {}, now, effects);\n  return true;",
+        "  if (!Planted(\"RoutesToWhoGaveUp\")) BackendEnding(id, {}, now, effects);\n"
+        "  return true;"),
+    "LeavesTheSlotToWhoGaveUp": (
+        "  slot.leaving = \"its lease ended\";\n  Ended(slot, {}, now, effects);",
+        "  slot.leaving = \"its lease ended\";\n"
+        "  if (!Planted(\"LeavesTheSlotToWhoGaveUp\")) Ended(slot, {}, now, effects);"),
+    "RegistersOverWhatRuns": (
+        "  Slot& slot = slots_[key];\n  switch (slot.state) {\n    case State::kStarting:",
+        "  Slot& slot = slots_[key];\n"
+        "  if (Planted(\"RegistersOverWhatRuns\") && slot.state == State::kReady) {\n"
+        "    slot.state = State::kGone;\n"
+        "  }\n"
+        "  switch (slot.state) {\n    case State::kStarting:"),
 }
 
 HEADER = """// Made by plant.py.

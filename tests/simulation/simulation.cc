@@ -66,8 +66,26 @@ struct Process {
   uint32_t pid = 0;
   std::string version;
   std::string identity;
-  // kLeft: serving, and not adopted yet by the broker that found it.
-  enum { kStarting, kLeft, kServing, kLeaderDead, kOver } state = kStarting;
+  enum {
+    // It started itself and has asked for a lease.
+    kRegistering,
+    kStarting,
+    // Serving, and not adopted yet by the broker that found it.
+    kLeft,
+    kServing,
+    // It had a lease of the broker before, and is about to ask for another.
+    kAwaited,
+    // It has given its lease up, and may live on.
+    kReleased,
+    kLeaderDead,
+    kOver
+  } state = kStarting;
+  // Of one that started itself: its last question for a lease; and whether that
+  // is answered with a refusal, or taken back.
+  NegotiationId lease = 0;
+  bool lease_over = false;
+  // How often it has come back to a next broker.
+  int returns = 0;
   bool foreign = false;
   bool told_to_stop = false;
   // Whoever asks for its end may have it ended.
@@ -94,6 +112,7 @@ struct Process {
   absl::optional<Time> looked_at;
 
   bool over() const { return state == kOver; }
+  bool registers() const { return lease != 0; }
   bool busy() const { return connections > 0 || children; }
 };
 
@@ -234,6 +253,9 @@ class World {
         std::advance(it, event.a % unanswered_.size());
         Note(absl::StrCat("client ", it->first, " goes away"));
         machine_->Cancel(it->first);
+        if (Process* process = FindLease(it->first)) {
+          process->lease_over = true;
+        }
         unanswered_.erase(it);
         Check();
         break;
@@ -290,6 +312,12 @@ class World {
       case Kind::kUnlink:
         if (Process* process = PickLiving(event.a)) Unlink(*process);
         break;
+      case Kind::kRegister:
+        Register(event.a);
+        break;
+      case Kind::kRelease:
+        if (Process* process = PickLiving(event.a)) Release(*process);
+        break;
       case Kind::kRestart:
         Restart();
         break;
@@ -326,6 +354,58 @@ class World {
                       " started"));
     With([&](Effects* effects) {
       machine_->Start(id, request, deadline, now_, effects);
+    });
+  }
+
+  void Register(uint32_t a) {
+    Process process;
+    process.state = Process::kRegistering;
+    process.version = VersionName(a);
+    process.pid = ++last_pid_;
+    process.foreign = true;
+    process.last_used = now_;
+    processes_.push_back(process);
+    AskForLease(processes_.back());
+  }
+
+  // `process` may have moved when it returns.
+  void AskForLease(Process& process) {
+    const NegotiationId id = ++last_negotiation_;
+    process.lease = id;
+    process.lease_over = false;
+    unanswered_[id] = {process.version, now_ + std::chrono::seconds(10)};
+    v1::RegisterRequest request;
+    request.set_service(kService);
+    request.set_version(process.version);
+    request.set_endpoint(EndpointName(process.pid));
+    Note(absl::StrCat("client ", id, " registers process of ", process.version,
+                      " at ", request.endpoint()));
+    With([&](Effects* effects) {
+      machine_->Register(id, request, now_, effects);
+    });
+  }
+
+  void Release(Process& process) {
+    if (!process.registers() || process.state != Process::kServing) return;
+    process.lease_over = true;
+    Note(absl::StrCat("process ", process.id, " gives up its lease"));
+    const StartId id = process.id;
+    With([&](Effects* effects) {
+      // What is being ended goes on ending.
+      if (machine_->GiveUpLease(id, now_, effects)) {
+        Find(id)->state = Process::kReleased;
+      }
+    });
+  }
+
+  // It does not come back to this broker.
+  void StaysAway(Process& process) {
+    process.state = Process::kOver;
+    Note(absl::StrCat("the process at ", EndpointName(process.pid),
+                      " does not register again"));
+    const std::string version = process.version;
+    With([&](Effects* effects) {
+      machine_->ExpectNoMore(kService, version, now_, effects);
     });
   }
 
@@ -434,9 +514,29 @@ class World {
         process.children = false;
         continue;
       }
+      if (process.registers() && process.noted.empty() &&
+          !process.told_to_stop) {
+        ComeBack(process);
+        continue;
+      }
+      process.lease = 0;
       GoOnWith(process);
     }
     if (broken_.empty()) ReadFiles(/*forgive=*/false);
+  }
+
+  // One that had a lease; of others no journal says that they had.
+  void ComeBack(Process& process) {
+    if (process.state != Process::kServing &&
+        process.state != Process::kAwaited) {
+      process.state = Process::kOver;
+      return;
+    }
+    Note(absl::StrCat("the process at ", EndpointName(process.pid),
+                      " is to register again"));
+    process.state = Process::kAwaited;
+    process.returns = 1;
+    machine_->Expect(kService, process.version);
   }
 
   void GoOnWith(Process& process) {
@@ -489,7 +589,8 @@ class World {
     switch (process.state) {
       case Process::kStarting:
         if (process.told_to_stop ||
-            files_.spoiled.count({process.version, process.identity}) > 0) {
+            (!process.registers() &&
+             files_.spoiled.count({process.version, process.identity}) > 0)) {
           FailStart(process, /*transient=*/false);
         } else {
           Succeed(process, b);
@@ -511,6 +612,21 @@ class World {
       case Process::kLeaderDead:
         Gone(process);
         break;
+      case Process::kAwaited:
+        // It tries a few times.
+        if (++process.returns > 4) {
+          StaysAway(process);
+        } else {
+          AskForLease(process);
+        }
+        break;
+      case Process::kReleased:
+        process.state = Process::kOver;
+        Note(absl::StrCat("process ", id, " lives on without a lease"));
+        With(
+            [&](Effects* effects) { machine_->LeaseEnded(id, now_, effects); });
+        break;
+      case Process::kRegistering:
       case Process::kOver:
         break;
     }
@@ -521,17 +637,32 @@ class World {
     started.endpoint = EndpointName(process.pid);
     started.pid = process.pid;
     started.start_time = process.pid;
-    started.adopted = b % 5 == 0;
-    started.foreign = b % 10 == 0;
+    started.registered = process.registers();
+    started.adopted = started.registered || b % 5 == 0;
+    started.foreign = started.registered || b % 10 == 0;
     process.state = Process::kServing;
     process.foreign = started.foreign;
     process.last_used = now_;
+    for (Process& other : processes_) {
+      // Its place is taken.
+      if (other.state == Process::kAwaited &&
+          other.version == process.version) {
+        other.state = Process::kOver;
+      }
+    }
     Note(absl::StrCat("process ", process.id, " is ready",
-                      started.foreign ? ", a stranger's" : ""));
+                      started.registered ? ", registered"
+                      : started.foreign  ? ", a stranger's"
+                                         : ""));
     const StartId id = process.id;
     With([&](Effects* effects) {
       machine_->StartSucceeded(id, started, now_, effects);
     });
+    // It was given up meanwhile.
+    Process* const there = Find(id);
+    if (there != nullptr && there->registers() && there->lease_over) {
+      Release(*there);
+    }
   }
 
   void Adopted(Process& process) {
@@ -552,7 +683,10 @@ class World {
   void FailStart(Process& process, bool transient) {
     const StartId id = process.id;
     const bool adopting = process.adopting;
-    process.state = Process::kOver;
+    // One that comes back lives, and tries again.
+    const bool comes_back =
+        process.registers() && process.returns > 0 && !process.told_to_stop;
+    process.state = comes_back ? Process::kAwaited : Process::kOver;
     process.connections = 0;
     process.children = false;
     Note(absl::StrCat("process ", id, " ended before it was ready"));
@@ -561,6 +695,14 @@ class World {
                             {"no start", {"boom"}, "/log", transient, adopting},
                             now_, effects);
     });
+    // `process` may have moved.
+    for (Process& other : processes_) {
+      if (other.id == id && other.registers() && other.returns > 0 &&
+          other.over()) {
+        StaysAway(other);
+        return;
+      }
+    }
   }
 
   void Fail(Process& process, uint32_t b) {
@@ -578,6 +720,7 @@ class World {
   }
 
   void Die(Process& process) {
+    if (process.state == Process::kReleased) Gone(process);
     if (process.state != Process::kServing) return;
     const StartId id = process.id;
     process.state = Process::kLeaderDead;
@@ -589,7 +732,14 @@ class World {
   }
 
   void Gone(Process& process) {
-    if (process.state == Process::kStarting) return;
+    if (process.state == Process::kStarting ||
+        process.state == Process::kRegistering) {
+      return;
+    }
+    if (process.state == Process::kAwaited) {
+      StaysAway(process);
+      return;
+    }
     if (process.state == Process::kLeft) {
       FailStart(process, /*transient=*/false);
       return;
@@ -654,6 +804,13 @@ class World {
     return nullptr;
   }
 
+  Process* FindLease(NegotiationId lease) {
+    for (Process& process : processes_) {
+      if (process.lease == lease && !process.over()) return &process;
+    }
+    return nullptr;
+  }
+
   void Carry(const StartBackend& start) {
     const std::string& version = start.plan.version.version;
     if (Process* process = std::exchange(resumed_, nullptr)) {
@@ -669,10 +826,19 @@ class World {
       }
       return;
     }
-    Note(absl::StrCat("  start process ", start.plan.id, " of ", version));
+    Process* const registering = start.plan.registration.has_value()
+                                     ? FindLease(start.plan.registration->lease)
+                                     : nullptr;
+    Note(absl::StrCat(
+        registering != nullptr ? "  look at process " : "  start process ",
+        start.plan.id, " of ", version));
     size_t starting = 1;
     for (const Process& process : processes_) {
-      if (process.over()) continue;
+      if (process.over() || &process == registering) continue;
+      // Both had started themselves: the broker can only choose one.
+      if (registering != nullptr && process.state == Process::kAwaited) {
+        continue;
+      }
       if (process.version == version) {
         Break(absl::StrCat("process ", process.id, " and process ",
                            start.plan.id, " write one cache"));
@@ -685,6 +851,16 @@ class World {
     if (down_) Break("something is started while the broker shuts down");
     if (known_.policy.blocked.count({kService, version}) > 0) {
       Break("a blocked version is started");
+    }
+    if (start.plan.registration.has_value()) {
+      if (registering == nullptr) {
+        Break("a lease that nobody asked for");
+        return;
+      }
+      registering->id = start.plan.id;
+      registering->identity = start.plan.version.binary_identity;
+      registering->state = Process::kStarting;
+      return;
     }
     Process process;
     process.id = start.plan.id;
@@ -808,6 +984,12 @@ class World {
     const std::string version = found->second.version;
     unanswered_.erase(found);
     if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
+      if (Process* process = FindLease(answer.id)) {
+        process->lease_over = true;
+        if (process->state == Process::kRegistering) {
+          process->state = Process::kOver;
+        }
+      }
       Note(
           absl::StrCat("  client ", answer.id, " is refused: ", refused->text));
       if (refused->refusal() == v1::REFUSAL_BACKEND_BROKEN) {
@@ -1020,7 +1202,8 @@ constexpr Weight kWeights[] = {
     {Kind::kStop, 4},     {Kind::kDrain, 8},    {Kind::kReplace, 5},
     {Kind::kRedefine, 2}, {Kind::kInstall, 4},  {Kind::kPolicy, 8},
     {Kind::kCatalog, 14}, {Kind::kShutdown, 1}, {Kind::kSpoil, 3},
-    {Kind::kUnlink, 3},   {Kind::kRestart, 3},
+    {Kind::kUnlink, 3},   {Kind::kRestart, 3},  {Kind::kRegister, 6},
+    {Kind::kRelease, 3},
 };
 
 }  // namespace

@@ -34,6 +34,8 @@ enum class Kind {
   kPolicy,    // versions are pinned, blocked, kept
   kCatalog,   // the broker reads all of that
   kUnlink,    // somebody removes the socket of a process
+  kRegister,  // a backend that started itself wants a lease
+  kRelease,   // and gives it up
   kRestart,   // the broker dies or hands over; the next one has the journals
   kShutdown,
 };
