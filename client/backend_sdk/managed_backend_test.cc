@@ -4,10 +4,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -190,6 +193,29 @@ TEST_F(ManagedBackendTest, IdlenessStopsItButNothingThatIsInFlight) {
   EXPECT_EQ(client.Receive(), "in flight\n");
   EXPECT_EQ(StopReasonAfter([] {}).value(), StopReason::kIdle);
   EXPECT_GE(absl::Now() - begun, absl::Milliseconds(300));
+}
+
+TEST_F(ManagedBackendTest, AServiceManagerIsTold) {
+  const ipc::UniqueFd manager(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  dir_.Entry("notify").copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(bind(manager.get(), reinterpret_cast<const sockaddr*>(&address),
+                 sizeof(address)),
+            0);
+  setenv("NOTIFY_SOCKET", address.sun_path, 1);
+  const auto told = [&] {
+    char message[64];
+    return std::string(
+        message,
+        std::max<ssize_t>(recv(manager.get(), message, sizeof(message), 0), 0));
+  };
+  Start();
+  EXPECT_EQ(told(), "READY=1");
+  EXPECT_EQ(StopReasonAfter([&] { backend_->Stop(); }).value(),
+            StopReason::kStopCall);
+  unsetenv("NOTIFY_SOCKET");
+  EXPECT_EQ(told(), "STOPPING=1");
 }
 
 TEST_F(ManagedBackendTest, TheProbeIsAnsweredWithoutTheHandler) {
