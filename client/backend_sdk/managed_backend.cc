@@ -202,7 +202,7 @@ class Backend : public ManagedBackend {
     absl::StatusOr<StopReason> reason = AcceptUntilStopped(handler);
     ipc::NotifyServiceManager("STOPPING=1");
     Stop();
-    const absl::Status unlinked = StopListening();
+    absl::Status unlinked = StopListening();
     AwaitConnections(reason.ok() ? 0 : 1);
     if (reason.ok() && !unlinked.ok()) return unlinked;
     return reason;

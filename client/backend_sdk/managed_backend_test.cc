@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -203,6 +204,9 @@ TEST_F(ManagedBackendTest, AServiceManagerIsTold) {
   ASSERT_EQ(bind(manager.get(), reinterpret_cast<const sockaddr*>(&address),
                  sizeof(address)),
             0);
+  const timeval patience{20, 0};
+  setsockopt(manager.get(), SOL_SOCKET, SO_RCVTIMEO, &patience,
+             sizeof(patience));
   setenv("NOTIFY_SOCKET", address.sun_path, 1);
   const auto told = [&] {
     char message[64];
