@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "gtest/gtest.h"
@@ -156,6 +158,14 @@ TEST_F(BackendKitTest, TheExamplesHaveUnder30Lines) {
     ASSERT_NE(text, "") << name;
     EXPECT_LT(std::count(text.begin(), text.end(), '\n'), 30) << name;
   }
+}
+
+TEST_F(BackendKitTest, TheDocumentShowsTheExampleWhole) {
+  const std::string text = ReadFile(FromEnvironment("ECHO_BACKEND_CC"));
+  // Without its first comment.
+  const std::string code = text.substr(text.find("#include"));
+  EXPECT_TRUE(absl::StrContains(ReadFile(FromEnvironment("BACKEND_KIT_MD")),
+                                absl::StrCat("```cpp\n", code, "```\n")));
 }
 
 TEST_F(BackendKitTest, OneThatTheBrokerStarts) {
