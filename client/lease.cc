@@ -16,6 +16,9 @@
 #include "client/grpc_negotiator.h"
 #include "grpcpp/create_channel_posix.h"
 #include "ipc/deadline.h"
+#include "ipc/endpoint.h"
+#include "ipc/environment.h"
+#include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/broker.grpc.pb.h"
 #include "proto/zcbroker/v1/broker.pb.h"
@@ -43,10 +46,9 @@ absl::Status FromGrpc(const grpc::Status& status) {
 
 class KeptLease : public Lease {
  public:
-  KeptLease(ipc::Endpoint broker, Registration registration,
+  KeptLease(Registration registration,
             std::function<void(const absl::Status&)> changed)
-      : broker_(std::move(broker)),
-        registration_(std::move(registration)),
+      : registration_(std::move(registration)),
         changed_(std::move(changed)),
         thread_([this] { Run(); }) {}
 
@@ -86,15 +88,16 @@ class KeptLease : public Lease {
   // Registers, and returns when the lease has ended, or why there was none.
   // `pause` begins anew once there was one.
   absl::Status HoldOne(milliseconds* pause) {
-    absl::StatusOr<ipc::UniqueFd> fd =
-        ConnectBroker(broker_, ipc::Deadline::After(kContact));
-    if (!fd.ok()) return fd.status();
+    ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint broker,
+                         FindBroker(ipc::HostEnvironment()));
+    ZCB_ASSIGN_OR_RETURN(ipc::UniqueFd fd,
+                         ConnectBroker(broker, ipc::Deadline::After(kContact)));
     grpc::ChannelArguments arguments;
     arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
     const auto stub =
         v1::Broker::NewStub(grpc::CreateCustomInsecureChannelFromFd(
-            "localhost", fd->release(), arguments));
+            "localhost", fd.release(), arguments));
     grpc::ClientContext context;
     const auto stream = stub->Register(&context);
     // Until it is written, nobody else may write its end.
@@ -124,7 +127,6 @@ class KeptLease : public Lease {
     woken_.notify_all();
   }
 
-  const ipc::Endpoint broker_;
   const Registration registration_;
   const std::function<void(const absl::Status&)> changed_;
   std::mutex mutex_;
@@ -140,9 +142,9 @@ class KeptLease : public Lease {
 }  // namespace
 
 std::unique_ptr<Lease> Lease::Keep(
-    ipc::Endpoint broker, Registration registration,
+    Registration registration,
     std::function<void(const absl::Status&)> changed) {
-  return std::make_unique<KeptLease>(std::move(broker), std::move(registration),
+  return std::make_unique<KeptLease>(std::move(registration),
                                      std::move(changed));
 }
 

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "ipc/endpoint.h"
 
 namespace zcbroker::client {
 
@@ -20,9 +19,10 @@ struct Registration {
   std::string endpoint;
 };
 
-// Registers, and registers again whenever the lease has ended or could not be
-// had: after 0.1 s, 0.2 s and so on up to 5 s, from the beginning once it was
-// had. So it outlives brokers, and waits where another backend is there.
+// Registers with this user's broker, and registers again whenever the lease has
+// ended or could not be had: after 0.1 s, 0.2 s and so on up to 5 s, from the
+// beginning once it was had. So it outlives brokers, and waits where there is
+// none yet or another backend is there.
 //
 // It has a thread of its own, since a call that lasts as long as the backend
 // has to be waited for.
@@ -31,8 +31,9 @@ class Lease {
   // `changed` is called on that thread: with OK when the broker routes to us,
   // else with why it does not (a refusal carries its name: client/fallback.h).
   static std::unique_ptr<Lease> Keep(
-      ipc::Endpoint broker, Registration registration,
-      std::function<void(const absl::Status&)> changed);
+      Registration registration,
+      std::function<void(const absl::Status&)> changed =
+          [](const absl::Status&) {});
   // Gives it up in order, for which a broker has a second. `changed` is not
   // called after that.
   virtual ~Lease() = default;

@@ -31,6 +31,7 @@
 #include "ipc/listener.h"
 #include "ipc/private_dir.h"
 #include "ipc/runtime_dir.h"
+#include "ipc/service_manager.h"
 #include "ipc/socket.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
@@ -47,7 +48,6 @@
 #include "service/host/metrics_listener.h"
 #include "service/host/place.h"
 #include "service/host/reaper.h"
-#include "service/host/service_manager.h"
 #include "service/host/signal_watch.h"
 #include "service/host/worlds.h"
 #include "service/rpc/on_demand_server.h"
@@ -183,7 +183,8 @@ absl::StatusOr<BrokerSocket> Listen(const ipc::RuntimeDir& runtime,
     }
     LogWarning(std::string(listener.status().message()));
   }
-  absl::StatusOr<absl::optional<ipc::Listener>> inherited = InheritedListener();
+  absl::StatusOr<absl::optional<ipc::Listener>> inherited =
+      ipc::InheritedListener();
   if (!inherited.ok()) return inherited.status();
   if (inherited->has_value()) {
     return BrokerSocket{*std::move(*inherited), /*inherited=*/true};
@@ -362,7 +363,7 @@ int Serve(const Flags& flags) {
       /*release_lock=*/[&] { lock = absl::CancelledError("handed over"); });
   host.OnStopping([&] {
     place.reset();
-    NotifyServiceManager("STOPPING=1");
+    ipc::NotifyServiceManager("STOPPING=1");
     metrics.reset();
     door->Close();
     // The successor has the socket from the keeper, and its name.
@@ -395,7 +396,7 @@ int Serve(const Flags& flags) {
   host.Start();
   door->Open();
   LogInfo(absl::StrCat("zcbrokerd ", kVersion, " serves ", endpoint));
-  NotifyServiceManager("READY=1");
+  ipc::NotifyServiceManager("READY=1");
   keeper->Ready();
   RunAwake(loop);
   LogInfo("stopped");

@@ -31,6 +31,7 @@ RULES = [
     (r"^client/_objs/(connect_daemon|daemon_connection|framed_negotiator|fallback|fallback_records|broker_socket|named_route|route_memory)/", GRPC,
      "the client knows gRPC in one negotiator only"),
     (r"^client/backend_sdk/", GRPC, "backends need no gRPC"),
+    (r"^client/backend_sdk/_objs/", r"^client/(?!backend_sdk/)", "the backend kit knows no client, whose lease links gRPC"),
     (r"^client/launcher/", f"{GRPC}|{ASIO}|{SPDLOG}|/usr/include/CLI/", "the launcher starts like a plain C program"),
     (r"^service/keeper/", f"{GRPC}|{ASIO}|{SPDLOG}", "the keeper knows no framework"),
 ]
@@ -94,12 +95,16 @@ def self_test():
         "client/_objs/connect_daemon/connect_daemon.d": ["/usr/include/grpc/grpc.h"],
         "proto/zcbroker/v1/_objs/refusals/refusals.d": ["ipc/names.h"],
         "client/launcher/_objs/launcher/launcher.d": ["/usr/include/grpcpp/grpcpp.h"],
+        "client/backend_sdk/_objs/managed_backend/managed_backend.d": ["client/lease.h"],
+        "client/backend_sdk/_objs/own_identity/own_identity.d": ["service/host/spawn.h"],
+        "client/backend_sdk/example/_objs/echo_backend/echo_backend.d": ["/usr/include/grpcpp/grpcpp.h"],
     }
     missed = [name for name, files in planted.items() if not breaches({name: files})]
     allowed = {
         "service/core/_objs/machine/machine.d": ["ipc/names.h", "proto/zcbroker/v1/broker.pb.h"],
         "service/rpc/_objs/services/services.d": ["/usr/include/grpcpp/grpcpp.h", "service/core/machine.h"],
         "client/_objs/grpc_negotiator/grpc_negotiator.d": ["/usr/include/grpcpp/grpcpp.h"],
+        "client/backend_sdk/example/_objs/registered_echo_backend/registered_echo_backend.d": ["client/lease.h"],
     }
     wrong = breaches(allowed)
     for text in missed + wrong:

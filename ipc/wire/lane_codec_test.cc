@@ -7,7 +7,6 @@
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 #include "ipc/frame/envelope.h"
-#include "ipc/wire/first_message.h"
 #include "ipc/wire_lane.h"
 #include "proto/running_process/broker_v1.pb.h"
 #include "proto/zccache/v1/zccache.pb.h"
@@ -203,41 +202,6 @@ TEST(BincodeTest, TrailingBytesAreIgnored) {
   EXPECT_EQ(decoded.result, DecodeResult::kMessage);
   EXPECT_EQ(decoded.consumed_bytes, 20u);
   EXPECT_TRUE(decoded.message.has_ping());
-}
-
-TEST(FirstMessageTest, OnlyAProbeAndTheWireLanesAreServed) {
-  using Kind = FirstMessage::Kind;
-  const auto frame = [](uint32_t protocol, size_t payload_bytes) {
-    return EncodeFrame(MakeFrame(rp::FRAME_KIND_REQUEST, protocol, 1,
-                                 std::string(payload_bytes, 'p')))
-        .value();
-  };
-  const struct {
-    const char* name;
-    std::string buffer;
-    Kind kind;
-  } kRows[] = {
-      {"nothing", "", Kind::kNeedMore},
-      {"seven bytes", Bincode(Zeros(4)).substr(0, 7), Kind::kNeedMore},
-      {"length and version", Bincode(Zeros(4)).substr(0, 8), Kind::kRequest},
-      {"probe", frame(kIdentityProbeProtocol, 32), Kind::kIdentityProbe},
-      {"half a probe", frame(kIdentityProbeProtocol, 32).substr(0, 20),
-       Kind::kNeedMore},
-      {"probe of 31 bytes", frame(kIdentityProbeProtocol, 31), Kind::kRejected},
-      {"zccache frame", frame(kZccacheProtocol, 3), Kind::kRequest},
-      {"Hello", frame(kControlProtocol, 3), Kind::kRejected},
-      {"admin", frame(kAdminProtocol, 3), Kind::kRejected},
-      {"not a Frame", "\x01\x03" + Zeros(3) + "\xff\xff\xff", Kind::kRejected},
-      {"oversize", "\x01\x01" + Zeros(2) + "\x01" + Zeros(3), Kind::kRejected},
-  };
-  for (const auto& row : kRows) {
-    const FirstMessage first = DetectFirstMessage(row.buffer);
-    EXPECT_EQ(first.kind, row.kind) << row.name;
-    EXPECT_EQ(first.error.ok(), row.kind != Kind::kRejected) << row.name;
-    if (row.kind == Kind::kNeedMore) {
-      EXPECT_GT(first.needed_bytes, row.buffer.size()) << row.name;
-    }
-  }
 }
 
 }  // namespace

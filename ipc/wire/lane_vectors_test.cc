@@ -9,8 +9,8 @@
 #include "google/protobuf/struct.pb.h"
 #include "gtest/gtest.h"
 #include "ipc/frame/envelope.h"
+#include "ipc/frame/first_message.h"
 #include "ipc/frame/identity_probe.h"
-#include "ipc/wire/first_message.h"
 #include "ipc/wire/lane_choice.h"
 #include "ipc/wire/lane_codec.h"
 #include "ipc/wire_lane.h"
@@ -269,7 +269,7 @@ void CheckBrokerControl(const Value& vector) {
     EXPECT_EQ(hello.service_name(), "zccache");
     EXPECT_EQ(hello.client_lib_version(), "4.1.0");
     // A backend drops a broker's Hello.
-    EXPECT_EQ(DetectFirstMessage(wire).kind, FirstMessage::Kind::kRejected);
+    EXPECT_EQ(DecodeRequest(wire).result, DecodeResult::kWrongEnvelope);
     return;
   }
   rp::HelloReply reply;

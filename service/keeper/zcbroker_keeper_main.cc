@@ -36,10 +36,10 @@
 #include "ipc/fd_passing.h"
 #include "ipc/keeper_channel.h"
 #include "ipc/listener.h"
+#include "ipc/service_manager.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
-#include "service/host/service_manager.h"
 #include "service/keeper/broker_child.h"
 #include "service/keeper/held_sockets.h"
 #include "service/keeper/keeper_state.h"
@@ -439,7 +439,7 @@ class Keeper {
       case Kind::kReady:
         rules_.OnReady();
         ready_by_.reset();
-        NotifyServiceManager("READY=1");
+        ipc::NotifyServiceManager("READY=1");
         if (std::exchange(replace_when_ready_, false)) ReplaceBroker();
         return;
       case Kind::kHandedOver:
@@ -487,7 +487,7 @@ class Keeper {
 
   void SayStopping() {
     if (!std::exchange(said_stopping_, true)) {
-      NotifyServiceManager("STOPPING=1");
+      ipc::NotifyServiceManager("STOPPING=1");
     }
   }
 
@@ -568,7 +568,7 @@ int Keep(OwnProgram self, std::string program,
   }
   HeldSockets sockets;
   const absl::StatusOr<absl::optional<ipc::Listener>> inherited =
-      InheritedListener();
+      ipc::InheritedListener();
   if (!inherited.ok()) return Fail(kFailure, inherited.status().message());
   if (inherited->has_value()) {
     absl::StatusOr<ipc::UniqueFd> fd = ipc::Duplicate((*inherited)->fd());

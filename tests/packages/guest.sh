@@ -109,6 +109,34 @@ upgrades_in_place() {
   [ "$(main_pid)" = "$keeper" ] && [ "$(backend_pid)" = "$backend" ] && ! grep -q deleted <(readlink "/proc/$keeper/exe")
 }
 
+library_installs() { dpkg -i "/test/$1"; }
+
+builds_by_cmake() {
+  user 'cp -r /usr/share/doc/libzcbroker-dev/examples ~ && cd ~/examples/where && cmake -B build && cmake --build build'
+}
+
+builds_with_pkg_config() {
+  user 'cd ~/examples && c++ -std=c++17 where/main.cc $(pkg-config --cflags --libs zcbroker-client) -o where/where'
+}
+
+# Started by a path that is none of zccache's: only the broker knows the way.
+asks_the_broker() {
+  local program
+  for program in build/where where; do
+    user "cd ~/examples/where && ZCCACHE_BROKER_CONNECT=1 ./$program zccache 1.0.0 /nowhere.sock" |
+      grep "^broker /run/user/1000/zcbroker/backends/" || return 1
+  done
+  user '! ~/examples/where/where zccache 1.0.0 /nowhere.sock'
+}
+
+# A daemon of under 30 lines; it links no gRPC.
+kit_makes_a_backend() {
+  user 'cd ~/examples && c++ -std=c++17 echo_backend.cc $(pkg-config --cflags --libs zcbroker-backend) -o echo
+    ! readelf -d echo | grep grpc
+    zcbroker service add echo --binary ~/examples/echo --version 1.0.0 --arg "{endpoint}" --probe identity
+    zcbroker route echo 1.0.0 && zcbroker drain echo 1.0.0 | grep gone'
+}
+
 bash_completes() {
   # shellcheck disable=SC2016
   bash -euc '
@@ -144,7 +172,7 @@ removes() {
 }
 
 leaves_nothing() {
-  dpkg -P zcbroker
+  dpkg -P zcbroker libzcbroker-dev
   ! find /etc /usr /var -path /var/log -prune -o -name '*zcb*' -print | grep .
 }
 
@@ -164,6 +192,11 @@ promise "whoever connects starts it" socket_starts_it
 promise "events are in the journal, with fields" journal_has_fields
 promise "upgrades in place" upgrades_in_place "$2"
 promise "zcb compiles after the upgrade" compiles /home/dev/after
+promise "the library installs" library_installs "$3"
+promise "its example builds by CMake" builds_by_cmake
+promise "its example builds with pkg-config" builds_with_pkg_config
+promise "the example asks the broker" asks_the_broker
+promise "the backend kit makes a backend" kit_makes_a_backend
 promise "bash completes" bash_completes
 promise "zsh completes" zsh_completes
 promise "fish completes" fish_completes

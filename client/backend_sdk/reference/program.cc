@@ -1,32 +1,25 @@
 #include "client/backend_sdk/reference/program.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
+#include <ctime>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/backend_sdk/managed_backend.h"
 #include "client/backend_sdk/reference/backend.h"
-#include "client/backend_sdk/reference/own_identity.h"
-#include "client/backend_sdk/reference/server.h"
+#include "client/backend_sdk/reference/requests.h"
 #include "google/protobuf/stubs/logging.h"
 #include "ipc/deadline.h"
-#include "ipc/endpoint.h"
-#include "ipc/listener.h"
-#include "ipc/socket.h"
 #include "ipc/unique_fd.h"
 
 namespace zcbroker::client {
@@ -116,32 +109,25 @@ absl::Status RedirectLog(const std::string& path) {
   return absl::OkStatus();
 }
 
-// Blocks the stop signals in this and every later thread and returns a
-// descriptor that is readable once one has come.
-absl::StatusOr<UniqueFd> TakeStopSignals() {
-  signal(SIGPIPE, SIG_IGN);
+// True when a stop signal came within the time.
+bool StoppedWithin(absl::Duration time) {
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
   sigaddset(&stop, SIGINT);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
-  UniqueFd fd(signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!fd) return absl::ErrnoToStatus(errno, "signalfd");
-  return fd;
-}
-
-// True when a signal came within the time.
-bool WaitForSignal(const UniqueFd& signals, Deadline deadline) {
-  pollfd event = {signals.get(), POLLIN, 0};
-  while (poll(&event, 1, deadline.PollTimeoutMillis()) <= 0) {
-    if (deadline.Expired()) return false;
-  }
-  return true;
+  const Deadline deadline = Deadline::After(time);
+  do {
+    const timespec wait =
+        absl::ToTimespec(std::min(deadline.Remaining(), absl::Hours(1)));
+    if (sigtimedwait(&stop, nullptr, &wait) > 0) return true;
+  } while (!deadline.Expired());
+  return false;
 }
 
 const char* Name(StopReason reason) {
   switch (reason) {
-    case StopReason::kShutdownRequest:
+    case StopReason::kStopCall:
       return "shutdown requested";
     case StopReason::kSignal:
       return "signal";
@@ -151,39 +137,31 @@ const char* Name(StopReason reason) {
   return "unknown";
 }
 
-absl::Status Serve(const Options& options, const KeepLease& keep_lease,
-                   const UniqueFd& signals) {
-  const auto endpoint = ipc::Endpoint::Parse(options.endpoint);
-  if (!endpoint.ok()) return endpoint.status();
-  if (ipc::Connect(*endpoint, Deadline::After(absl::Seconds(1))).ok()) {
-    Log(options.report_version, "somebody serves " + options.endpoint);
-    return absl::OkStatus();
+absl::Status Serve(const Options& options, const KeepLease& keep_lease) {
+  BackendOptions managed;
+  managed.endpoint = options.endpoint;
+  managed.namespace_id = options.namespace_id;
+  if (options.idle_timeout_secs > 0) {
+    managed.idle_timeout = absl::Seconds(options.idle_timeout_secs);
   }
-  const auto listener = ipc::Listener::Bind(*endpoint);
-  if (!listener.ok()) return listener.status();
-  ReferenceBackend backend(options.report_version, endpoint->path());
-  const absl::Time started = absl::Now();
-  Server server(
-      *listener, backend,
-      [&] {
-        return DescribeOwnProcess(options.namespace_id, endpoint->path(),
-                                  started);
-      },
-      signals, absl::Seconds(options.idle_timeout_secs));
-  Log(options.report_version, "serving " + endpoint->path());
-  // Ends with this call, before the socket does.
+  const auto opened = ManagedBackend::Open(managed);
+  if (!opened.ok()) return opened.status();
+  ManagedBackend& server = **opened;
+  Log(options.report_version, "serving " + server.endpoint());
+  // Ends after what it is about: who gives a lease up writes no more.
   std::shared_ptr<void> lease;
   if (!options.register_as.empty()) {
     lease = keep_lease(
-        options.register_as, options.report_version, endpoint->path(),
+        options.register_as, options.report_version, server.endpoint(),
         [&](const std::string& what) { Log(options.report_version, what); });
   }
-  const auto reason = server.Run();
-  lease.reset();
-  absl::Status unlinked = listener->UnlinkIfOurs();
+  ReferenceBackend backend(options.report_version, server.endpoint());
+  const auto reason = server.Serve([&](BackendConnection& connection) {
+    AnswerRequests(connection, backend, [&] { server.Stop(); });
+  });
   if (!reason.ok()) return reason.status();
   Log(options.report_version, std::string("stopped: ") + Name(*reason));
-  return unlinked;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -207,26 +185,18 @@ int RunReferenceBackend(int argc, char** argv, const KeepLease& keep_lease) {
       return kCannotServe;
     }
   }
-  const auto signals = TakeStopSignals();
-  if (!signals.ok()) {
-    Log(options.report_version, std::string(signals.status().message()));
-    return kCannotServe;
-  }
-  const Deadline start =
-      options.never_listen ? Deadline::Infinite()
-                           : Deadline::After(absl::Milliseconds(
-                                 static_cast<int64_t>(options.start_delay_ms)));
+  // A log that nobody reads any more is no reason to end.
+  signal(SIGPIPE, SIG_IGN);
   if (options.never_listen || options.start_delay_ms > 0) {
     Log(options.report_version, "waiting before it binds");
-    if (WaitForSignal(*signals, start)) {
+    if (StoppedWithin(options.never_listen
+                          ? absl::InfiniteDuration()
+                          : absl::Milliseconds(options.start_delay_ms))) {
       Log(options.report_version, "stopped: signal");
       return kServed;
     }
   }
-  const absl::Status served = Serve(options, keep_lease, *signals);
-  if (served.ok()) return kServed;
-  Log(options.report_version, "cannot serve: " + std::string(served.message()));
-  return kCannotServe;
+  return ExitStatusOf(Serve(options, keep_lease));
 }
 
 }  // namespace zcbroker::client

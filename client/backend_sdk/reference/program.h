@@ -1,4 +1,4 @@
-// The reference backend as a program: see --help, and server.h for what it
+// The reference backend as a program: see --help, and requests.h for what it
 // speaks.
 #ifndef ZCBROKER_CLIENT_BACKEND_SDK_REFERENCE_PROGRAM_H_
 #define ZCBROKER_CLIENT_BACKEND_SDK_REFERENCE_PROGRAM_H_

@@ -6,12 +6,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "client/backend_sdk/reference/program.h"
-#include "client/broker_socket.h"
 #include "client/lease.h"
-#include "ipc/endpoint.h"
-#include "ipc/environment.h"
 
 namespace zcbroker::client {
 namespace {
@@ -20,14 +16,8 @@ std::shared_ptr<void> Register(const std::string& service,
                                const std::string& version,
                                const std::string& endpoint,
                                std::function<void(const std::string&)> say) {
-  const absl::StatusOr<ipc::Endpoint> broker =
-      FindBroker(ipc::HostEnvironment());
-  if (!broker.ok()) {
-    say("not registered: " + std::string(broker.status().message()));
-    return nullptr;
-  }
   return Lease::Keep(
-      *broker, {service, version, endpoint},
+      {service, version, endpoint},
       [say = std::move(say)](const absl::Status& status) {
         say(status.ok() ? "registered"
                         : "not registered: " + std::string(status.message()));

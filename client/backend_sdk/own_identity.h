@@ -1,7 +1,7 @@
 // What this process answers to an identity probe.
 // Source: spec broker-v1 6.7.
-#ifndef ZCBROKER_CLIENT_BACKEND_SDK_REFERENCE_OWN_IDENTITY_H_
-#define ZCBROKER_CLIENT_BACKEND_SDK_REFERENCE_OWN_IDENTITY_H_
+#ifndef ZCBROKER_CLIENT_BACKEND_SDK_OWN_IDENTITY_H_
+#define ZCBROKER_CLIENT_BACKEND_SDK_OWN_IDENTITY_H_
 
 #include <string>
 
@@ -20,4 +20,4 @@ absl::StatusOr<running_process::broker::v1::DaemonProcess> DescribeOwnProcess(
 
 }  // namespace zcbroker::client
 
-#endif  // ZCBROKER_CLIENT_BACKEND_SDK_REFERENCE_OWN_IDENTITY_H_
+#endif  // ZCBROKER_CLIENT_BACKEND_SDK_OWN_IDENTITY_H_

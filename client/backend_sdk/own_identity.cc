@@ -1,4 +1,4 @@
-#include "client/backend_sdk/reference/own_identity.h"
+#include "client/backend_sdk/own_identity.h"
 
 #include <unistd.h>
 

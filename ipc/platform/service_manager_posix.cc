@@ -1,5 +1,3 @@
-#include "service/host/service_manager.h"
-
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +11,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/listener.h"
+#include "ipc/service_manager.h"
 #include "ipc/unique_fd.h"
 
-namespace zcbroker::service {
+namespace zcbroker::ipc {
 namespace {
 
 constexpr int kFirstInheritedFd = 3;
@@ -29,7 +29,7 @@ std::string TakeVariable(const char* name) {
 
 }  // namespace
 
-absl::StatusOr<absl::optional<ipc::Listener>> InheritedListener() {
+absl::StatusOr<absl::optional<Listener>> InheritedListener() {
   int pid = 0;
   int count = 0;
   // All three go, whatever they say.
@@ -42,12 +42,12 @@ absl::StatusOr<absl::optional<ipc::Listener>> InheritedListener() {
   }
   if (count != 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("LISTEN_FDS is ", count, "; zcbrokerd serves one socket"));
+        absl::StrCat("LISTEN_FDS is ", count, "; one socket is served"));
   }
-  absl::StatusOr<ipc::Listener> listener =
-      ipc::Listener::Adopt(ipc::UniqueFd(kFirstInheritedFd));
+  absl::StatusOr<Listener> listener =
+      Listener::Adopt(UniqueFd(kFirstInheritedFd));
   if (!listener.ok()) return listener.status();
-  return absl::optional<ipc::Listener>(*std::move(listener));
+  return absl::optional<Listener>(*std::move(listener));
 }
 
 void NotifyServiceManager(absl::string_view state) {
@@ -61,7 +61,7 @@ void NotifyServiceManager(absl::string_view state) {
   memcpy(address.sun_path, path, strlen(path));
   // '@' spells the abstract name space.
   if (path[0] == '@') address.sun_path[0] = '\0';
-  const ipc::UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return;
   // Nobody to tell is no error of ours.
   static_cast<void>(sendto(
@@ -70,4 +70,4 @@ void NotifyServiceManager(absl::string_view state) {
       static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(path))));
 }
 
-}  // namespace zcbroker::service
+}  // namespace zcbroker::ipc
