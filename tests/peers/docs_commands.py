@@ -18,6 +18,8 @@ class Run:
     status: int = 0
     # The document shows a part of the lines, in order.
     part: bool = False
+    # Typed after it, and true if it did what the document says.
+    then: str = ""
     # It goes on for ever: ended when it has said this.
     until: str = ""
     shell: str = "bash"
@@ -32,6 +34,10 @@ class Elsewhere:
 THE_TEST = Elsewhere("dev", "test_all() {")
 STUBS = Elsewhere("tests/conformance/run.py", "self.install_lines()")
 OPT = (("/opt/", "$HOME/opt/"),)
+RELAYED = """
+    now=$(zcbroker status | sed -n 's/^  relay.requests //p')
+    [ "$now" -gt "$(cat ~/relayed 2>/dev/null || echo 0)" ] && echo "$now" >~/relayed"""
+SCCACHE = 'export SCCACHE_SERVER_UDS="$XDG_RUNTIME_DIR/zcbroker/routes/sccache/0.16.0.sock"'
 
 # Every document whose blocks are looked through has its commands here.
 COMMANDS = {
@@ -102,10 +108,42 @@ COMMANDS = {
     "docs/policy.md": {
         "zcbroker config --effective": Run("policy"),
     },
+    "docs/using-it.md": {
+        "zcbroker up": Run("projects"),
+        "zccache gcc -c x.c -o x.o": Run(then=RELAYED),
+        'make CC="zccache gcc"': Run(before="rm x.o", then=RELAYED),
+        "cmake -B build -DCMAKE_C_COMPILER_LAUNCHER=zccache -DCMAKE_CXX_COMPILER_LAUNCHER=zccache": Run(),
+        "cmake --build build": Run(then=RELAYED),
+        "RUSTC_WRAPPER=zccache cargo build": Run(then=RELAYED),
+        "zcbroker explain": Run(),
+        'zcbroker exec --wanted 1.11.22 -- make CC="zccache gcc"': Run(before="rm x.o", then=RELAYED),
+        'eval "$(zcbroker env --wanted 1.11.22)"':
+            Run(then='zcbroker explain | grep "by ZCCACHE_ENDPOINT, the broker\'s own name"'),
+        "ZCCACHE_BROKER_CONNECT=1 zccache gcc -c x.c -o x.o": Run(then=f"! {{ {RELAYED}\n}}"),
+        "ZCCACHE_BROKER_CONNECT=1 zcbroker explain": Run(),
+        'make CC="zcb gcc"': Run(before="rm x.o", then=f"! {{ {RELAYED}\n}}"),
+        "cmake -B build-zcb -DCMAKE_C_COMPILER_LAUNCHER=zcb -DCMAKE_CXX_COMPILER_LAUNCHER=zcb":
+            Run(then="cmake --build build-zcb"),
+        "CARGO_INCREMENTAL=0 RUSTC_WRAPPER=zcb cargo build": Run(before="rm -r target", then="zcbroker explain --all | grep 'no fallbacks'"),
+        'zcbroker service add sccache --binary "$(command -v sccache)" --env SCCACHE_START_SERVER=1 '
+        "--env SCCACHE_NO_DAEMON=1 --env SCCACHE_IDLE_TIMEOUT=0 --env 'SCCACHE_SERVER_UDS={endpoint}' "
+        '--env "SCCACHE_DIR=$HOME/.cache/sccache"': Run(),
+        SCCACHE: Run(then='[ -S "$SCCACHE_SERVER_UDS" ]'),
+        "sccache gcc -c x.c -o x.o": Run(before=SCCACHE, then="zcbroker route sccache 0.16.0 --only-if-running"),
+        "cmake -B build-sccache -DCMAKE_C_COMPILER_LAUNCHER=sccache -DCMAKE_CXX_COMPILER_LAUNCHER=sccache":
+            Run(before=SCCACHE, then="cmake --build build-sccache"),
+        "CARGO_INCREMENTAL=0 RUSTC_WRAPPER=sccache cargo build":
+            Run(before=f"{SCCACHE}; rm -r target", then="sccache --show-stats | grep 'Cache misses (Rust)  *[1-9]'"),
+        "zcbroker route sccache 0.16.0 --only-if-running": Run(),
+        "zcbroker doctor --service sccache --wanted 0.16.0": Run(),
+        "sccache --stop-server": Run(before=SCCACHE, then="! zcbroker route sccache 0.16.0 --only-if-running"),
+        'SOLDR_RUSTC_WRAPPER="$(command -v zccache)" soldr cargo build':
+            Run(before="rm -rf target; export SOLDR_LLVM_DIR=/usr/lib/llvm-14/bin", then=RELAYED),
+    },
     "docs/zcb.md": {
         "cmake -DCMAKE_C_COMPILER_LAUNCHER=zcb -DCMAKE_CXX_COMPILER_LAUNCHER=zcb ..":
-            Run("project", before="mkdir build; cd build"),
-        "RUSTC_WRAPPER=zcb cargo build": Run(before="cd rust"),
+            Run("projects_and_daemon", before="mkdir build; cd build"),
+        "RUSTC_WRAPPER=zcb cargo build": Run(),
         "make CC='zcb gcc'": Run(),
         'ln -s "$(command -v zcb)" ~/bin/gcc      # with ~/bin first in PATH': Run(before="rm -f ~/bin/gcc"),
     },

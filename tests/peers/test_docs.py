@@ -18,6 +18,7 @@ from harness import Home, Options, peer, program, wait_until
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 WITH_PROMPT, SHELL = ("", "console"), ("sh", "bash", "shell")
+DID_NOT = "and it did not do what it should"
 PROGRAMS = ("service/zcbrokerd", "service/keeper/zcbroker-keeper", "client/launcher/zcb")
 
 
@@ -95,12 +96,16 @@ class Scenes:
         """Nothing on the PATH of the broker, as a definition has to name both."""
 
     @staticmethod
-    def project(home):
-        """Projects of C and Rust, and a daemon."""
+    def projects(home):
+        """Projects of C and Rust in one folder."""
         home.write("CMakeLists.txt", "cmake_minimum_required(VERSION 3.20)\nproject(hello C CXX)\nadd_executable(x x.c)\n")
-        os.makedirs(os.path.join(home.src, "rust", "src"))
-        home.write("rust/Cargo.toml", '[package]\nname = "hello"\nversion = "0.1.0"\nedition = "2021"\n')
-        home.write("rust/src/main.rs", "fn main() {}\n")
+        os.makedirs(os.path.join(home.src, "src"))
+        home.write("Cargo.toml", '[package]\nname = "hello"\nversion = "0.1.0"\nedition = "2021"\n')
+        home.write("src/lib.rs", "pub fn hello() {}\n")
+
+    @staticmethod
+    def projects_and_daemon(home):
+        Scenes.projects(home)
         home.start_kept_broker()
         assert home.cli("route", "zccache", "1.11.22").returncode == 0
 
@@ -169,7 +174,8 @@ class ReadersHome(Home):
         for version in ("1.11.22", "1.15.8"):
             os.symlink(peer(f"zccache-{version}"), f"{self.dir}/opt/zccache-{version}")
         rust = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
-        self.env["PATH"] = ":".join([tools, peer("zccache-1.11.22"), peer("grpcurl-1.8.9"),
+        self.env["PATH"] = ":".join([tools, *(peer(name) for name in ("zccache-1.11.22", "grpcurl-1.8.9", "sccache-0.16.0",
+                                                                      "soldr-0.9.41")),
                                      os.path.join(rust, "bin"), "/usr/bin", "/bin"])
         for name, folder in (("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")):
             self.env[name] = os.environ.get(name, os.path.expanduser(f"~/{folder}"))
@@ -219,6 +225,8 @@ class ReadersHome(Home):
         if command.program:
             text = f"{sys.executable} - <<'EOF'\n{command.program}\nEOF"
         before = f"{{ {run.before}\n}} >/dev/null 2>&1\n" if run.before else ""
+        if run.then:
+            text += f"\nstatus=$?\n{{ {run.then}\n}} >/dev/null 2>&1 || echo '{DID_NOT}'\nexit $status"
         typed = subprocess.Popen([run.shell, "-c", before + text], cwd=self.src, env=self.env, stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if run.until:
@@ -279,6 +287,7 @@ class Documents(unittest.TestCase):
                 print(f"{file}:{command.line}: {command.text[:70]}  {time.monotonic() - began:.1f} s", flush=True)
                 with self.subTest(command=f"{file}:{command.line}: {command.text}"):
                     self.assertEqual(status, run.status, "\n".join(said))
+                    self.assertNotIn(DID_NOT, said)
                     self.compare([shape(line) for line in command.says], [shape(line) for line in said], run)
         finally:
             if home is not None:
