@@ -178,31 +178,6 @@ int ReportUp(Format format, const UpReport& report) {
 
 }  // namespace
 
-const char* StateName(v1::BackendState state) {
-  switch (state) {
-    case v1::BACKEND_STATE_STARTING:
-      return "starting";
-    case v1::BACKEND_STATE_READY:
-      return "ready";
-    case v1::BACKEND_STATE_SUSPECT:
-      return "suspect";
-    case v1::BACKEND_STATE_WEDGED:
-      return "wedged";
-    case v1::BACKEND_STATE_DRAINING:
-      return "draining";
-    case v1::BACKEND_STATE_ENDING:
-      return "ending";
-    case v1::BACKEND_STATE_BACKOFF:
-      return "backoff";
-    case v1::BACKEND_STATE_BROKEN:
-      return "broken";
-    case v1::BACKEND_STATE_GONE:
-      return "gone";
-    default:
-      return "unknown";
-  }
-}
-
 std::string ConfigDirectory(const std::string& given) {
   return given.empty()
              ? absl::StrCat(BaseDirectory("XDG_CONFIG_HOME", ".config"),

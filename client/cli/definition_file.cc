@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "client/cli/replace_file.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "ipc/names.h"
@@ -173,26 +173,7 @@ absl::Status WriteDefinition(const std::string& file,
       "# docs/definitions.md. Mistakes are shown by: zcbroker service check\n",
       body);
   ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(file.substr(0, file.rfind('/'))));
-  const std::string temporary = absl::StrCat(file, ".", getpid());
-  unlink(temporary.c_str());
-  const ipc::UniqueFd fd(
-      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("make ", temporary));
-  // A write that is cut short leaves no error behind; the next one has it.
-  size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t n =
-        write(fd.get(), text.data() + written, text.size() - written);
-    if (n < 0) break;
-    written += static_cast<size_t>(n);
-  }
-  if (written != text.size() || fsync(fd.get()) != 0 ||
-      rename(temporary.c_str(), file.c_str()) != 0) {
-    const int error = errno;
-    unlink(temporary.c_str());
-    return absl::ErrnoToStatus(error, absl::StrCat("write ", file));
-  }
-  return absl::OkStatus();
+  return ReplaceFile(file, text);
 }
 
 }  // namespace zcbroker::cli

@@ -15,35 +15,17 @@
 namespace zcbroker::cli {
 namespace {
 
-// "EVENT_KIND_BACKEND_READY" is "backend ready".
-std::string KindName(v1::EventKind kind) {
-  std::string name = v1::EventKind_Name(kind);
-  name = name.empty() ? "unknown" : name.substr(sizeof("EVENT_KIND_") - 1);
-  for (char& c : name) {
-    c = c == '_' ? ' ' : static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  }
-  return name;
-}
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) +
-         absl::Nanoseconds(duration.nanos());
-}
-
 std::string Line(const v1::Event& event) {
-  const absl::Time time = absl::FromUnixSeconds(event.time().seconds()) +
-                          absl::Nanoseconds(event.time().nanos());
-  std::string line = absl::StrCat(
-      absl::FormatTime("%Y-%m-%d %H:%M:%E3S", time, absl::LocalTimeZone()),
-      "  ", KindName(event.kind()));
+  std::string line =
+      absl::StrCat(absl::FormatTime("%Y-%m-%d %H:%M:%E3S", ToTime(event.time()),
+                                    absl::LocalTimeZone()),
+                   "  ", KindName(event.kind()));
   if (!event.service().empty()) {
     absl::StrAppend(&line, "  ", event.service(), " ", event.version());
   }
   if (event.pid() != 0) absl::StrAppend(&line, "  process ", event.pid());
   if (event.refusal() != v1::REFUSAL_UNSPECIFIED) {
-    absl::StrAppend(
-        &line, "  ",
-        v1::Refusal_Name(event.refusal()).substr(sizeof("REFUSAL_") - 1));
+    absl::StrAppend(&line, "  ", RefusalName(event.refusal()));
   }
   absl::StrAppend(&line, "  ", ipc::Printable(event.text(), 400));
   if (event.kind() == v1::EVENT_KIND_BACKEND_READY) {

@@ -5,8 +5,10 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "absl/types/optional.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/report.pb.h"
@@ -122,6 +124,64 @@ std::string Spell(absl::Duration duration) {
   if (millis >= 1000) return absl::StrFormat("%.2f s", millis / 1000);
   if (millis >= 1) return absl::StrFormat("%.1f ms", millis);
   return absl::StrFormat("%.3f ms", millis);
+}
+
+std::string KindName(v1::EventKind kind) {
+  std::string name = v1::EventKind_Name(kind);
+  name = name.empty() ? "unknown" : name.substr(sizeof("EVENT_KIND_") - 1);
+  for (char& c : name) {
+    c = c == '_' ? ' ' : static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  }
+  return name;
+}
+
+const char* StateName(v1::BackendState state) {
+  switch (state) {
+    case v1::BACKEND_STATE_STARTING:
+      return "starting";
+    case v1::BACKEND_STATE_READY:
+      return "ready";
+    case v1::BACKEND_STATE_SUSPECT:
+      return "suspect";
+    case v1::BACKEND_STATE_WEDGED:
+      return "wedged";
+    case v1::BACKEND_STATE_DRAINING:
+      return "draining";
+    case v1::BACKEND_STATE_ENDING:
+      return "ending";
+    case v1::BACKEND_STATE_BACKOFF:
+      return "backoff";
+    case v1::BACKEND_STATE_BROKEN:
+      return "broken";
+    case v1::BACKEND_STATE_GONE:
+      return "gone";
+    default:
+      return "unknown";
+  }
+}
+
+std::string RefusalName(v1::Refusal refusal) {
+  return std::string(absl::StripPrefix(v1::Refusal_Name(refusal), "REFUSAL_"));
+}
+
+uint64_t CountOf(const v1::GetStatusResponse& status, absl::string_view name) {
+  uint64_t sum = 0;
+  for (const auto& [counter, count] : status.counters()) {
+    if (counter == name || absl::StartsWith(counter, absl::StrCat(name, "."))) {
+      sum += count;
+    }
+  }
+  return sum;
+}
+
+absl::Time ToTime(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) +
+         absl::Nanoseconds(time.nanos());
+}
+
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) +
+         absl::Nanoseconds(duration.nanos());
 }
 
 }  // namespace zcbroker::cli

@@ -2,11 +2,14 @@
 #ifndef ZCBROKER_CLIENT_CLI_OUTPUT_H_
 #define ZCBROKER_CLIENT_CLI_OUTPUT_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
+#include "proto/zcbroker/v1/admin.pb.h"
 
 namespace zcbroker::cli {
 
@@ -28,6 +31,17 @@ int PrintFailure(Format format, const absl::Status& status);
 
 // "3.1 ms", "0.214 ms", "1.20 s".
 std::string Spell(absl::Duration duration);
+
+// "backend ready", "draining", "VERSION_NOT_INSTALLED".
+std::string KindName(v1::EventKind kind);
+const char* StateName(v1::BackendState state);
+std::string RefusalName(v1::Refusal refusal);
+
+// The counter of that name, or those of that family together.
+uint64_t CountOf(const v1::GetStatusResponse& status, absl::string_view name);
+
+absl::Time ToTime(const google::protobuf::Timestamp& time);
+absl::Duration ToDuration(const google::protobuf::Duration& duration);
 
 }  // namespace zcbroker::cli
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "client/cli/bring_up.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/output.h"
@@ -81,9 +82,6 @@ int Drain(Format format, const Target& target);
 // Ends it at once and has the next one started.
 int Restart(Format format, const Target& target);
 
-// "ready", "draining".
-const char* StateName(v1::BackendState state);
-
 struct LogOptions {
   int lines = 40;
   bool follow = false;
@@ -114,6 +112,17 @@ int Events(Format format, const EventOptions& options);
 
 // OpenMetrics text, for a monitoring system.
 int Metrics(Format format);
+
+struct ReportOptions {
+  std::string file;
+  // How far back; zero: all that the broker remembers.
+  absl::Duration since;
+  // How long to watch the broker before; zero: not at all.
+  absl::Duration watch;
+};
+// Writes a page of what has happened. One of a broker that went away while it
+// was watched is written, too, and the exit status is of that.
+int Report(Format format, const ReportOptions& options);
 
 // Why a client in this environment is or is not connected through the broker.
 // Looks only: starts nothing and asks for no start. `all`: fallbacks of all

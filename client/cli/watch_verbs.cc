@@ -100,23 +100,12 @@ absl::StatusOr<Look> LookAt(AdminClient& admin) {
   return look;
 }
 
-// Counters of one family, or the one of that name.
-uint64_t Count(const v1::GetStatusResponse& status, absl::string_view name) {
-  uint64_t sum = 0;
-  for (const auto& [counter, count] : status.counters()) {
-    if (counter == name || absl::StartsWith(counter, absl::StrCat(name, "."))) {
-      sum += count;
-    }
-  }
-  return sum;
-}
-
 std::string Screen(const Look& before, const Look& now) {
   const double seconds =
       std::max(0.001, absl::ToDoubleSeconds(now.time - before.time));
   const auto rate = [&](absl::string_view name) {
-    return static_cast<double>(Count(now.status, name) -
-                               Count(before.status, name)) /
+    return static_cast<double>(CountOf(now.status, name) -
+                               CountOf(before.status, name)) /
            seconds;
   };
   std::string text = absl::StrFormat(

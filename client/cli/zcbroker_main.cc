@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/time/time.h"
 #include "client/cli/completion.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/verbs.h"
@@ -45,6 +46,7 @@ struct CommandLine {
   bool all = false;
   EventOptions events;
   LogOptions logs;
+  ReportOptions report;
   TopOptions top;
   std::string completed_shell;
 
@@ -266,6 +268,44 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
   AddJson(check, line.json);
 }
 
+// A length of time: "90s", "1h30m".
+CLI::Option* AddDuration(CLI::App* verb, const char* name,
+                         absl::Duration& duration, const char* description) {
+  return verb
+      ->add_option_function<std::string>(
+          name,
+          [&duration](const std::string& text) {
+            absl::ParseDuration(text, &duration);
+          },
+          description)
+      ->check([](const std::string& text) {
+        absl::Duration parsed;
+        return absl::ParseDuration(text, &parsed) &&
+                       parsed > absl::ZeroDuration() &&
+                       parsed < absl::InfiniteDuration()
+                   ? ""
+                   : "write a length of time, such as 90s or 1h30m";
+      })
+      ->type_name("DURATION");
+}
+
+void AddReport(CLI::App& app, CommandLine& line, std::function<int()>& chosen) {
+  CLI::App* report =
+      AddVerb(app, "report",
+              "Write a page of what has happened, with pictures, for others.",
+              chosen, [&line] { return Report(line.format(), line.report); });
+  report
+      ->add_option("FILE", line.report.file,
+                   "an HTML file; a report that is "
+                   "there is replaced")
+      ->required();
+  AddDuration(report, "--since", line.report.since,
+              "how far back (default: all that the broker remembers)");
+  AddDuration(report, "--for", line.report.watch,
+              "watch the broker for so long first, which shows rates");
+  AddJson(report, line.json);
+}
+
 void AddBrokerVerbs(CLI::App& app, CommandLine& line,
                     std::function<int()>& chosen) {
   CLI::App* status =
@@ -295,6 +335,8 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
       AddVerb(app, "metrics", "Counts and durations, as OpenMetrics text.",
               chosen, [&line] { return Metrics(line.format()); });
   AddJson(metrics, line.json);
+
+  AddReport(app, line, chosen);
 
   CLI::App* config = AddVerb(
       app, "config", "What the broker goes by, and who set it.", chosen,

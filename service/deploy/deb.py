@@ -20,7 +20,7 @@ COMPLETIONS = {
     "fish": "usr/share/fish/vendor_completions.d/zcbroker.fish",
 }
 DOCUMENTS = ["README.md", "docs/cli.md", "docs/definitions.md", "docs/operations.md", "docs/policy.md",
-             "docs/protocol.md", "docs/threat-model.md", "docs/zcb.md"]
+             "docs/protocol.md", "docs/threat-model.md", "docs/using-it.md", "docs/zcb.md"]
 # Parts of these are in the static programs, and in the archive for others.
 PROGRAM_SOURCES = ["libgrpc-dev", "libprotobuf-dev", "libabsl-dev", "libssl-dev", "libre2-dev", "libc-ares-dev", "zlib1g-dev",
              "libasio-dev", "libcli11-dev", "libspdlog-dev", "libfmt-dev", "librust-blake3-dev", "nlohmann-json3-dev",

@@ -473,6 +473,7 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
           {{"doctor"}, {"--service", "--wanted", "--config-dir", "--json"}},
           {{"events"}, {"--follow", "--after", "--json"}},
           {{"metrics"}, {"--json"}},
+          {{"report"}, {"FILE", "--since", "--for", "--json"}},
           {{"restart"}, {"SERVICE", "VERSION", "--json"}},
           {{"logs"}, {"SERVICE", "VERSION", "--lines", "--follow"}},
           {{"top"}, {"--interval", "--rounds"}},
@@ -493,8 +494,8 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
   const Finished top = Cli({"--help"});
   EXPECT_EQ(top.status, 0);
   for (const char* word : {"route", "ping", "compile", "exec", "env", "explain",
-                           "doctor", "status", "events", "metrics", "service",
-                           "up", "down", "Exit statuses"}) {
+                           "doctor", "status", "events", "metrics", "report",
+                           "service", "up", "down", "Exit statuses"}) {
     EXPECT_TRUE(absl::StrContains(top.out, word)) << word;
   }
 }

