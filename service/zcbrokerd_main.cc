@@ -479,6 +479,10 @@ int Main(int argc, char** argv) {
       "hands "
       "over. "
       "Inherits\nLISTEN_FDS, reports to NOTIFY_SOCKET.");
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return absl::StrCat("zcbrokerd: ", error.what(),
+                        "; see zcbrokerd --help\n");
+  });
   // What peers send is answered and counted, not logged by a library.
   google::protobuf::SetLogHandler(nullptr);
   try {

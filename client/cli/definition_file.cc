@@ -12,6 +12,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/types/optional.h"
 #include "client/cli/replace_file.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -62,7 +64,10 @@ absl::StatusOr<std::string> AbsolutePath(const std::string& path) {
   if (getcwd(cwd, sizeof(cwd)) == nullptr) {
     return absl::ErrnoToStatus(errno, "working directory");
   }
-  return absl::StrCat(cwd, "/", path);
+  absl::string_view inside = path;
+  while (absl::ConsumePrefix(&inside, "./")) {
+  }
+  return absl::StrCat(cwd, "/", inside);
 }
 
 absl::Status SetVariable(const std::string& assignment,

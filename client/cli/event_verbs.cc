@@ -1,19 +1,28 @@
 // events and metrics: what the broker has noted and counted.
+#include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/verbs.h"
+#include "client/fallback.h"
+#include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
 
 namespace zcbroker::cli {
 namespace {
+
+constexpr absl::Duration kNextBroker = absl::Seconds(2);
+constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 
 std::string Line(const v1::Event& event) {
   std::string line =
@@ -50,23 +59,52 @@ std::string Line(const v1::Event& event) {
   return line;
 }
 
+bool BrokerHasGone(const absl::Status& status) {
+  return client::RefusalNameOf(status) == "SHUTTING_DOWN" ||
+         client::FallbackReasonOf(status) ==
+             client::FallbackReason::kBrokerClosed;
+}
+
+// Of an upgrade, or started again by the keeper; a socket that the keeper holds
+// takes connections meanwhile.
+absl::StatusOr<std::unique_ptr<AdminClient>> AwaitNextBroker() {
+  const ipc::Deadline deadline = ipc::Deadline::After(kNextBroker);
+  while (true) {
+    auto admin = AdminClient::Connect(ipc::HostEnvironment());
+    if (admin.ok() || deadline.Expired()) return admin;
+    absl::SleepFor(kLookAgain);
+  }
+}
+
 }  // namespace
 
 int Events(Format format, const EventOptions& options) {
   auto admin = AdminClient::Connect(ipc::HostEnvironment());
-  if (!admin.ok()) return PrintFailure(format, admin.status());
-  const absl::Status ended = (*admin)->StreamEvents(
-      options.after, options.follow, [format](const v1::Event& event) {
-        if (format == Format::kJson) {
-          PrintJson(event);
-        } else {
-          printf("%s\n", Line(event).c_str());
-        }
-        // Whoever follows sees each as it happens; and whoever reads no more
-        // ends it.
-        return fflush(stdout) == 0;
-      });
-  return ended.ok() ? kExitOk : PrintFailure(format, ended);
+  const auto print = [format](const v1::Event& event) {
+    if (format == Format::kJson) {
+      PrintJson(event);
+    } else {
+      printf("%s\n", Line(event).c_str());
+    }
+    // Whoever follows sees each as it happens; and whoever reads no more ends
+    // it.
+    return fflush(stdout) == 0;
+  };
+  uint64_t after = options.after;
+  while (admin.ok()) {
+    const absl::Status ended =
+        (*admin)->StreamEvents(after, options.follow, print);
+    if (ended.ok()) return kExitOk;
+    if (!options.follow || !BrokerHasGone(ended)) {
+      return PrintFailure(format, ended);
+    }
+    admin = AwaitNextBroker();
+    if (!admin.ok()) return PrintFailure(format, ended);
+    fprintf(stderr, "zcbroker: another broker has taken over\n");
+    // It counts anew.
+    after = 0;
+  }
+  return PrintFailure(format, admin.status());
 }
 
 int Metrics(Format format) {

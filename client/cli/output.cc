@@ -101,6 +101,8 @@ int PrintFailure(Format format, const absl::Status& status) {
           ForTerminal(status.message()).c_str());
   if (detail.has_value()) {
     for (const std::string& line : detail->evidence()) {
+      // What the sentence says already.
+      if (absl::StrContains(status.message(), line)) continue;
       fprintf(stderr, "  %s\n", ForTerminal(line).c_str());
     }
     if (detail->retry_after_ms() > 0) {

@@ -403,6 +403,9 @@ int Main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.allow_extras();
   app.footer(kExitStatuses);
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return std::string("zcbroker: ") + error.what() + "; see zcbroker --help\n";
+  });
   CommandLine line;
   line.run.sigpipe = sigpipe;
   std::function<int()> chosen;

@@ -404,11 +404,29 @@ TEST_F(CliTest, WrongUsageIsTwo) {
   EXPECT_EQ(Cli({"route", "demo", "1.0.0", "--nosuch"}).status, 2);
   EXPECT_EQ(Cli({"service"}).status, 2);
   EXPECT_EQ(Cli({"ping", "demo", "1.0.0", "--count", "0"}).status, 2);
+  const Finished missing = Cli({"route", "demo"});
+  EXPECT_TRUE(absl::StartsWith(missing.err, "zcbroker: ")) << missing.err;
+  EXPECT_TRUE(absl::EndsWith(missing.err, "see zcbroker --help\n"))
+      << missing.err;
   for (const char* verb : {"compile", "exec"}) {
     const Finished unmarked = Cli({verb, "gcc", "-c", "x.c"});
     EXPECT_EQ(unmarked.status, 2);
     EXPECT_TRUE(absl::StrContains(unmarked.err, "-- gcc ...")) << unmarked.err;
   }
+}
+
+TEST_F(CliTest, ARefusalSaysNothingTwice) {
+  home_.Define("opaque",
+               PlainDefinition("opaque", BackendProgram(),
+                               "args: \"--endpoint\" args: \"{endpoint}\"\n"));
+  StartBroker();
+  const Finished refused =
+      Cli({"ping", "opaque", "1.0.0", "--lane", "frame-v1"});
+  EXPECT_EQ(refused.status, 13);
+  const size_t first = refused.err.find("WIRE_LANE_OPAQUE");
+  ASSERT_NE(first, std::string::npos) << refused.err;
+  EXPECT_EQ(refused.err.find("WIRE_LANE_OPAQUE", first + 1), std::string::npos)
+      << refused.err;
 }
 
 TEST_F(CliTest, RefusalsHaveTheStatusesOfTheTable) {

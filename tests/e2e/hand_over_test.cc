@@ -193,6 +193,26 @@ TEST_F(HandOverTest, WhoFollowsEventsIsToldAndHoldsNobodyUp) {
   EXPECT_EQ(ReadAnswer(reader->Finish(), {}).reason, "SHUTTING_DOWN");
 }
 
+TEST_F(HandOverTest, TheCommandLineFollowsTheSuccessor) {
+  Start();
+  const std::string out = home_.Entry("work/events");
+  const ipc::UniqueFd file(
+      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  ProcessOptions options;
+  options.stdout_fd = file.get();
+  Process follower({CommandLineProgram(), "events", "--follow"},
+                   home_.environment(), options);
+  Await("the first event",
+        [&] { return absl::StrContains(ReadFile(out), "broker started"); });
+  Upgrade();
+  Await("the start of the next", [&] {
+    const std::string all = ReadFile(out);
+    return all.find("broker started") != all.rfind("broker started");
+  });
+  follower.Signal(SIGINT);
+  EXPECT_EQ(follower.Wait(), 128 + SIGINT);
+}
+
 TEST_F(HandOverTest, ALongRequestOutlivesItsBroker) {
   Start();
   const uint32_t backend = BackendPid();

@@ -33,6 +33,7 @@ class Elsewhere:
 
 THE_TEST = Elsewhere("dev", "test_all() {")
 STUBS = Elsewhere("tests/conformance/run.py", "self.install_lines()")
+LIBRARY = Elsewhere("tests/packages/guest.sh", "examples/where")
 OPT = (("/opt/", "$HOME/opt/"),)
 RELAYED = """
     now=$(zcbroker status | sed -n 's/^  relay.requests //p')
@@ -104,6 +105,23 @@ COMMANDS = {
     "docs/operations.md": {
         "systemctl --user enable --now zcbroker.service": Elsewhere("tests/packages/guest.sh", "systemctl --user enable --now zcbroker.service"),
         "zcbroker events": Run("killed_daemon", part=True),
+        "journalctl --user -t zcbrokerd ZCBROKER_EVENT=BACKEND_START_FAILED -o verbose":
+            Elsewhere("tests/packages/guest.sh", "entries ZCBROKER_EVENT=BACKEND_READY"),
+    },
+    "docs/backend-kit.md": {
+        "bazel build //client/backend_sdk/example:echo_backend": Elsewhere("dev", 'bazel_tests "unit and end-to-end tests"'),
+        "zcbroker service add echo --binary bazel-bin/client/backend_sdk/example/echo_backend "
+        "--version 1.0.0 --arg '{endpoint}' --probe identity":
+            Run("fresh", (("bazel-bin/", "$BIN/"),), before="zcbroker up"),
+        "zcbroker route echo 1.0.0     # starts it, and says where it listens": Run(),
+        "zcbroker drain echo 1.0.0     # ends it when nothing is in flight": Run(),
+    },
+    "docs/cpp.md": {
+        "apt-get install ./dist/libzcbroker-dev_0.1.0-1_amd64.deb": LIBRARY,
+        "cp -r /usr/share/doc/libzcbroker-dev/examples/where . && cd where": LIBRARY,
+        "cmake -B build && cmake --build build": LIBRARY,
+        "# or: c++ -std=c++17 main.cc $(pkg-config --cflags --libs zcbroker-client) -o where": LIBRARY,
+        'ZCCACHE_BROKER_CONNECT=1 build/where zccache 1.11.22 "$HOME/.zccache/daemon.sock"': LIBRARY,
     },
     "docs/policy.md": {
         "zcbroker config --effective": Run("policy"),
