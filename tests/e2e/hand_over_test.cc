@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -138,7 +139,7 @@ class HandOverTest : public ::testing::Test {
       request.add_args("-c");
       request.add_args(script);
       return connection.CompileEphemeral(std::move(request),
-                                         ipc::Deadline::After(kPatience));
+                                         ipc::Deadline::After(2 * kPatience));
     });
   }
   // One that takes until End().
@@ -438,17 +439,37 @@ TEST_F(HandOverTest, WithoutItsKeeperItGoesOn) {
 }
 
 TEST_F(HandOverTest, OneThatIsNotReadyYetIsReplacedWhenItIs) {
+  // Each waits for a line before it becomes the broker.
+  const std::string go = home_.Entry("work/go");
+  ASSERT_EQ(mkfifo(go.c_str(), 0600), 0);
+  const ipc::UniqueFd lines(open(go.c_str(), O_RDWR | O_CLOEXEC));
+  const std::string program = home_.Script(
+      "slow-broker", absl::StrCat("[ \"$1\" = --version ] && exec ",
+                                  BrokerProgram(), " --version\nread line < ",
+                                  go, "\nexec ", BrokerProgram(), " \"$@\""));
+  const std::string log = home_.Entry("work/log");
+  const ipc::UniqueFd log_fd(
+      open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  ProcessOptions options;
+  options.stderr_fd = log_fd.get();
   keeper_ = std::make_unique<Process>(
-      std::vector<std::string>{KeeperProgram(), "--broker", BrokerProgram(),
-                               "--", "--allow-root"},
-      home_.environment());
-  // It has blocked the signal when it has made a child.
-  Await("the keeper's broker", [this] {
-    return !ReadFile(absl::StrCat("/proc/", keeper_->pid(), "/task/",
-                                  keeper_->pid(), "/children"))
-                .empty();
+      std::vector<std::string>{KeeperProgram(), "--broker", program, "--",
+                               "--allow-root"},
+      home_.environment(), options);
+  // Beside what carries out its last will.
+  pid_t first = 0;
+  Await("the keeper's broker", [&] {
+    const std::string children = ReadFile(absl::StrCat(
+        "/proc/", keeper_->pid(), "/task/", keeper_->pid(), "/children"));
+    const std::vector<std::string> pids =
+        absl::StrSplit(children, ' ', absl::SkipWhitespace());
+    return pids.size() == 2 && absl::SimpleAtoi(pids[1], &first);
   });
   keeper_->Signal(SIGUSR2);
+  Await("the next keeper",
+        [&] { return absl::StrContains(ReadFile(log), "goes on as"); });
+  ASSERT_EQ(write(lines.get(), "\n\n", 2), 2);
+  Await("the first one's end", [first] { return !IsRunning(first); });
   Await("the named route", [this] { return Exists(name()); });
   EXPECT_TRUE(
       ipc::WaitFor([this] { return Client().Negotiate("demo", "1.0.0").ok(); },
