@@ -149,7 +149,10 @@ class Connection : public BackendConnection {
     while (poll(events, 2, -1) < 0) {
       if (errno != EINTR) return false;
     }
-    if (events[1].revents != 0) return false;
+    if (events[1].revents != 0) {
+      // What has been sent by now is answered, and no more.
+      if (events[0].revents == 0 || std::exchange(last_, true)) return false;
+    }
     SetInFlight(true);
     const std::size_t have = buffer->size();
     buffer->resize(have + kReadBytes);
@@ -178,6 +181,7 @@ class Connection : public BackendConnection {
   Shared& shared_;
   UniqueFd fd_;
   std::string begun_;
+  bool last_ = false;  // no request is read after this one
   std::atomic<bool> in_flight_{false};
   std::atomic<bool> done_{false};
   std::thread thread_;
@@ -192,7 +196,7 @@ class Backend : public ManagedBackend {
         inherited_(inherited),
         signals_(std::move(signals)),
         listener_(std::move(listener)) {}
-  ~Backend() override { StopListening().IgnoreError(); }
+  ~Backend() override { TakeNameAway().IgnoreError(); }
 
   absl::StatusOr<StopReason> Serve(const Handler& handler) override {
     if (!shared_.stopping || !shared_.ended) {
@@ -202,9 +206,13 @@ class Backend : public ManagedBackend {
     absl::StatusOr<StopReason> reason = AcceptUntilStopped(handler);
     ipc::NotifyServiceManager("STOPPING=1");
     Stop();
-    absl::Status unlinked = StopListening();
+    // The name first: who finds none asks the broker, or starts the next one.
+    // Who had found it is there by now.
+    absl::Status unnamed = TakeNameAway();
+    if (!inherited_) AcceptWaiting(handler).IgnoreError();
+    listener_.reset();
     AwaitConnections(reason.ok() ? 0 : 1);
-    if (reason.ok() && !unlinked.ok()) return unlinked;
+    if (reason.ok() && !unnamed.ok()) return unnamed;
     return reason;
   }
 
@@ -284,13 +292,9 @@ class Backend : public ManagedBackend {
     if (reply.ok()) connection.Write(*reply);
   }
 
-  absl::Status StopListening() {
-    if (!listener_.has_value()) return absl::OkStatus();
-    // The name first: who finds none asks the broker, or starts the next one.
-    const absl::Status unlinked =
-        inherited_ ? absl::OkStatus() : listener_->UnlinkIfOurs();
-    listener_.reset();
-    return unlinked;
+  absl::Status TakeNameAway() {
+    if (inherited_ || !listener_.has_value()) return absl::OkStatus();
+    return listener_->UnlinkIfOurs();
   }
 
   void JoinEnded() {

@@ -78,9 +78,10 @@ class ManagedBackend {
   virtual ~ManagedBackend() = default;
 
   // Tells a service manager that it is ready (NOTIFY_SOCKET), and serves until
-  // SIGTERM, SIGINT, Stop or idleness. Then it takes its name away (that of an
-  // inherited socket is left), accepts nobody, ends connections between two
-  // requests and lets every other finish what it is about. What is not done
+  // SIGTERM, SIGINT, Stop or idleness. Then it takes its name away and accepts
+  // who has found it still (an inherited socket keeps its name, and who waits
+  // there), lets each connection finish the request that it is about or that
+  // has been sent, and ends it. What is not done
   // when the grace is over is cut off by the end of the process, with exit
   // status 0 and no destructor run: no thread can be ended otherwise. Call
   // once. Errors: by errno, where accepting fails or the name stays.

@@ -28,6 +28,7 @@
 #include "ipc/frame/envelope.h"
 #include "ipc/frame/identity_probe.h"
 #include "ipc/socket.h"
+#include "ipc/testing/latch.h"
 #include "ipc/testing/scoped_runtime_dir.h"
 #include "ipc/testing/wait_for.h"
 #include "ipc/unique_fd.h"
@@ -64,11 +65,17 @@ class Client {
     EXPECT_TRUE(ipc::WriteAll(fd_, bytes, Soon()).ok());
   }
   // What comes next; empty at the end, and where nothing comes.
-  std::string Receive() {
-    char bytes[4096];
-    const auto got = ipc::ReadSome(fd_, bytes, sizeof(bytes), Soon());
+  std::string Receive(size_t at_most = 4096) {
+    std::string bytes(at_most, '\0');
+    const auto got = ipc::ReadSome(fd_, &bytes[0], at_most, Soon());
     EXPECT_TRUE(got.ok()) << got.status();
-    return std::string(bytes, got.value_or(0));
+    bytes.resize(got.value_or(0));
+    return bytes;
+  }
+  // It ends, with something unread.
+  bool IsCutOff() {
+    char byte = 0;
+    return absl::IsAborted(ipc::ReadSome(fd_, &byte, 1, Soon()).status());
   }
   // Sends the beginning of a request, and returns when it has been read.
   void Begin(absl::string_view bytes) {
@@ -87,7 +94,11 @@ class Client {
 
 class ManagedBackendTest : public ::testing::Test {
  protected:
-  ManagedBackendTest() { options_.endpoint = dir_.Entry("b.sock"); }
+  ManagedBackendTest() {
+    options_.endpoint = dir_.Entry("b.sock");
+    // Its end would be that of the test, which would pass.
+    options_.grace = absl::InfiniteDuration();
+  }
   ~ManagedBackendTest() override {
     if (!thread_.joinable()) return;
     backend_->Stop();
@@ -135,7 +146,6 @@ TEST_F(ManagedBackendTest, ConnectionsAreServedAtOnce) {
 }
 
 TEST_F(ManagedBackendTest, WhatIsInFlightFinishesAndTheRestEnds) {
-  options_.grace = absl::InfiniteDuration();
   Start();
   Client silent(options_.endpoint);
   Client idle(options_.endpoint);
@@ -168,11 +178,43 @@ TEST_F(ManagedBackendTest, ASignalStopsIt) {
   }
 }
 
-TEST_F(ManagedBackendTest, StoppedBeforeItServes) {
+TEST_F(ManagedBackendTest, WhoHasSentARequestBeforeItStoppedIsAnswered) {
   backend_ = *ManagedBackend::Open(options_);
+  Client silent(options_.endpoint);
+  Client client(options_.endpoint);
+  client.Send("a line\n");
   backend_->Stop();
   EXPECT_EQ(backend_->Serve(EchoLines).value(), StopReason::kStopCall);
+  EXPECT_EQ(client.Receive(), "a line\n");
+  EXPECT_EQ(client.Receive(), "");
+  EXPECT_EQ(silent.Receive(), "");
   EXPECT_FALSE(HasItsName());
+}
+
+TEST_F(ManagedBackendTest, OneMoreRequestIsAnsweredAndNoThird) {
+  ipc::Latch second_sent;
+  ipc::Latch third_sent;
+  Start([&](BackendConnection& connection) {
+    for (std::string buffer; connection.Read(&buffer); buffer.clear()) {
+      if (buffer == "first") {
+        EXPECT_TRUE(second_sent.Wait());
+      }
+      connection.Write(buffer);
+      if (buffer == "second") {
+        EXPECT_TRUE(third_sent.Wait());
+      }
+    }
+  });
+  Client client(options_.endpoint);
+  client.Begin("first");
+  backend_->Stop();
+  client.Send("second");
+  second_sent.Open();
+  EXPECT_EQ(client.Receive(5), "first");
+  EXPECT_EQ(client.Receive(6), "second");
+  client.Send("third");
+  third_sent.Open();
+  EXPECT_TRUE(client.IsCutOff());
 }
 
 TEST_F(ManagedBackendTest, OneThatNeverServesLeavesNoName) {

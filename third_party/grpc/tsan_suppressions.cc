@@ -11,6 +11,7 @@ extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() {
   return "race:grpc::internal::CallbackUnaryHandler\n"
          "race:grpc::internal::CallbackServerStreamingHandler\n"
+         "race:grpc::internal::CallbackBidiHandler\n"
          "race:grpc::ServerUnaryReactor\n"
          "race:grpc::Server::CallbackRequest\n"
          "race:grpc::internal::CallbackWithSuccessTag\n";
