@@ -138,7 +138,7 @@ COMMANDS = {
         "zcbroker doctor --service sccache --wanted 0.16.0": Run(),
         "sccache --stop-server": Run(before=SCCACHE, then="! zcbroker route sccache 0.16.0 --only-if-running"),
         'SOLDR_RUSTC_WRAPPER="$(command -v zccache)" soldr cargo build':
-            Run(before="rm -rf target; export SOLDR_LLVM_DIR=/usr/lib/llvm-14/bin", then=RELAYED),
+            Run(before="rm -rf target; export SOLDR_LLVM_DIR=/usr/lib/llvm-14/bin SOLDR_NO_BOOTSTRAP=1", then=RELAYED),
     },
     "docs/zcb.md": {
         "cmake -DCMAKE_C_COMPILER_LAUNCHER=zcb -DCMAKE_CXX_COMPILER_LAUNCHER=zcb ..":
