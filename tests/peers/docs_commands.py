@@ -45,7 +45,7 @@ COMMANDS = {
         "./dev demo    # installs what is missing, builds, shows the main job, cleans up":
             Run(replace=(("./dev demo", '"$ROOT/tests/demo.sh" "$BIN"'),)),
         "./dev test    # everything: unit, end to end, real zccache, sanitizers, fuzzing": THE_TEST,
-        "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("both_versions", OPT),
+        "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("fresh", OPT),
         "zcbroker service add zccache --binary /opt/zccache-1.15.8/zccache-daemon": Run(replace=OPT),
         "zcbroker up": Run(),
         "zccache gcc -c x.c -o x.o": Run(),
