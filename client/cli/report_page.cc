@@ -111,14 +111,14 @@ std::string Evidence(absl::string_view text,
   return html;
 }
 
-std::string Incidents(const char* name,
+std::string Incidents(const char* name, const Window& window,
                       const std::vector<Incident>& incidents) {
   std::vector<std::vector<std::string>> rows;
   for (const Incident& incident : incidents) {
     rows.push_back({EscapeHtml(incident.what),
                     EscapeHtml(Whose(incident.service, incident.version)),
-                    absl::StrCat(incident.count), Clock(incident.first),
-                    incident.count == 1 ? "" : Clock(incident.last),
+                    absl::StrCat(incident.count), Clock(window, incident.first),
+                    incident.count == 1 ? "" : Clock(window, incident.last),
                     Evidence(incident.text, incident.evidence)});
   }
   return Table(name,
@@ -233,7 +233,7 @@ std::string Starts(const Story& story) {
                              {"probe", "probe"},
                              {"publish", "publish"},
                              {"failed", "failed"}});
-  absl::StrAppend(&html, StartsPicture(story.starts));
+  absl::StrAppend(&html, StartsPicture(story));
   if (story.starts.size() > kShownStarts) {
     absl::StrAppend(&html, Html("<p class=\"soft\">Shown are the $0 of $1 that "
                                 "took longest.</p>\n",
@@ -339,7 +339,8 @@ std::string Fallbacks(const Story& story) {
     for (const auto& [key, group] : groups) {
       rows.push_back({EscapeHtml(key[0]), EscapeHtml(key[1]),
                       EscapeHtml(key[2]), EscapeHtml(key[3]),
-                      absl::StrCat(group.count), Clock(group.last)});
+                      absl::StrCat(group.count),
+                      Clock(story.window, group.last)});
     }
     html = Table("fallbacks",
                  {{"reason", "short"},
@@ -437,7 +438,8 @@ std::string Events(const Story& story) {
       story.events.size() - std::min(story.events.size(), kShownEvents);
   for (size_t i = skipped; i < story.events.size(); ++i) {
     const v1::Event& event = story.events[i];
-    rows.push_back({Clock(ToTime(event.time())), KindName(event.kind()),
+    rows.push_back({Clock(story.window, ToTime(event.time())),
+                    KindName(event.kind()),
                     EscapeHtml(Whose(event.service(), event.version())),
                     event.pid() == 0 ? "" : absl::StrCat(event.pid()),
                     EscapeHtml(event.text())});
@@ -487,6 +489,12 @@ std::string About(const Observations& seen) {
                          " looks at the broker while it was watched."),
       "Clients that went without the broker are those of this user that left a "
       "record beside its socket; a client that is not ours leaves none."};
+  if (story.remembered > story.window.from) {
+    said.push_back(absl::StrCat("The broker's memory begins at ",
+                                Day(story.remembered),
+                                ", within the window: what was before is not "
+                                "known, and grey in the timeline."));
+  }
   if (!seen.cut_short.empty()) {
     said.push_back(
         absl::StrCat("The watching ended early: ", seen.cut_short,
@@ -628,13 +636,14 @@ std::string Page(const Observations& seen) {
   add("faults", "Faults",
       story.faults.empty()
           ? Nothing("No start failed, nothing was wedged or sent again.")
-          : Incidents("faults", story.faults));
+          : Incidents("faults", story.window, story.faults));
   add("refusals", "Refusals",
-      story.refusals.empty() ? Nothing("Nobody was refused.")
-                             : Incidents("refusals", story.refusals));
+      story.refusals.empty()
+          ? Nothing("Nobody was refused.")
+          : Incidents("refusals", story.window, story.refusals));
   add("ends", "Ends",
       story.ends.empty() ? Nothing("No backend ended.")
-                         : Incidents("ends", story.ends));
+                         : Incidents("ends", story.window, story.ends));
   add("fallbacks", "Clients that went without", Fallbacks(story));
   add("backends", "Backends, at the end of the window",
       Backends(seen.backends));

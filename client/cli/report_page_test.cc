@@ -141,6 +141,7 @@ TEST(ReportStoryTest, WhatWasForgottenIsSaidAndWhatRunsIsShown) {
   backend.mutable_since()->set_seconds(absl::ToUnixSeconds(At(0)));
   const Story story = history.Tell(60);
   EXPECT_EQ(story.forgotten, 100u);
+  EXPECT_EQ(story.remembered, At(50));
   const Life& life = story.lanes[0].rows[0][0];
   EXPECT_EQ(life.pid, 7u);
   EXPECT_EQ(life.phases[0].from, At(50));

@@ -134,9 +134,9 @@ const char* ClassOf(Phase::Kind kind) {
 std::string LifePicture(const Life& life, const Window& window, int y) {
   std::string svg;
   for (const Phase& phase : life.phases) {
-    std::string title =
-        absl::StrCat(life.service, " ", life.version, " ", ClassOf(phase.kind),
-                     ", ", Clock(phase.from), " to ", Clock(phase.to));
+    std::string title = absl::StrCat(
+        life.service, " ", life.version, " ", ClassOf(phase.kind), ", ",
+        Clock(window, phase.from), " to ", Clock(window, phase.to));
     if (life.pid != 0) absl::StrAppend(&title, ", process ", life.pid);
     if (!phase.text.empty()) absl::StrAppend(&title, ": ", phase.text);
     absl::StrAppend(&svg, Bar(ClassOf(phase.kind), Place(window, phase.from),
@@ -165,9 +165,9 @@ std::string MarksPicture(absl::string_view kind,
   for (const auto& [place, those] : marks) {
     std::map<std::string, int> texts;
     for (const Moment* moment : those) ++texts[moment->text];
-    std::string title = Clock(those.front()->time);
+    std::string title = Clock(window, those.front()->time);
     if (those.size() > 1) {
-      absl::StrAppend(&title, " to ", Clock(those.back()->time));
+      absl::StrAppend(&title, " to ", Clock(window, those.back()->time));
     }
     int told = 0;
     for (const auto& [text, count] : texts) {
@@ -187,6 +187,13 @@ std::string MarksPicture(absl::string_view kind,
   return svg;
 }
 
+// What was before the broker's memory begins.
+std::string Unknown(const Story& story, int height) {
+  if (story.remembered <= story.window.from) return "";
+  return Bar("unknown", 0, std::min(1.0, Place(story.window, story.remembered)),
+             kLine, height - kLine, "not remembered");
+}
+
 // --- Starts
 
 const char* ClassOfStep(absl::string_view name) {
@@ -196,7 +203,8 @@ const char* ClassOfStep(absl::string_view name) {
   return "other";
 }
 
-std::string StartPicture(const Start& start, absl::Duration longest, int y) {
+std::string StartPicture(const Start& start, const Window& window,
+                         absl::Duration longest, int y) {
   const auto at = [&](absl::Duration time) {
     return kBarsEnd * absl::FDivDuration(time, longest);
   };
@@ -204,7 +212,8 @@ std::string StartPicture(const Start& start, absl::Duration longest, int y) {
       "<g class=\"start\">\n",
       Label(0, y + kLine - 5, "start",
             absl::StrCat(
-                Clock(start.asked), "  ", start.service, " ", start.version,
+                Clock(window, start.asked), "  ", start.service, " ",
+                start.version,
                 start.outcome == Start::Outcome::kAdopted ? ", adopted" : "")));
   const int bar = y + kLine;
   if (start.steps.empty()) {
@@ -237,8 +246,11 @@ std::string Bound(double seconds) {
 
 }  // namespace
 
-std::string Clock(absl::Time time) {
-  return absl::FormatTime("%H:%M:%E3S", time, absl::LocalTimeZone());
+std::string Clock(const Window& window, absl::Time time) {
+  return absl::FormatTime(window.to - window.from < absl::Hours(24)
+                              ? "%H:%M:%E3S"
+                              : "%m-%d %H:%M:%E3S",
+                          time, absl::LocalTimeZone());
 }
 
 std::string TimelinePicture(const Story& story) {
@@ -287,17 +299,18 @@ std::string TimelinePicture(const Story& story) {
         MarksPicture(kind, moments, story.window, y + kLine), "</g>\n");
     y += kLine + kRow + kGap;
   }
-  return absl::StrCat(Open("timeline",
-                           absl::StrCat("Backends and incidents from ",
-                                        Clock(story.window.from), " to ",
-                                        Clock(story.window.to)),
-                           y),
-                      TimeAxis(story.window, y), body, "</svg>\n");
+  return absl::StrCat(
+      Open("timeline",
+           absl::StrCat("Backends and incidents from ",
+                        Clock(story.window, story.window.from), " to ",
+                        Clock(story.window, story.window.to)),
+           y),
+      Unknown(story, y), TimeAxis(story.window, y), body, "</svg>\n");
 }
 
-std::string StartsPicture(const std::vector<Start>& starts) {
+std::string StartsPicture(const Story& story) {
   std::vector<const Start*> shown;
-  for (const Start& start : starts) shown.push_back(&start);
+  for (const Start& start : story.starts) shown.push_back(&start);
   const size_t count = std::min(shown.size(), kShownStarts);
   std::partial_sort(
       shown.begin(), shown.begin() + static_cast<std::ptrdiff_t>(count),
@@ -314,7 +327,7 @@ std::string StartsPicture(const std::vector<Start>& starts) {
                          static_cast<int>(count) * kHeight);
   int y = 0;
   for (const Start* start : shown) {
-    absl::StrAppend(&svg, StartPicture(*start, longest, y));
+    absl::StrAppend(&svg, StartPicture(*start, story.window, longest, y));
     y += kHeight;
   }
   return absl::StrCat(svg, "</svg>\n");
@@ -366,16 +379,16 @@ std::string SeriesPicture(const Series& series) {
   for (const auto& [when, value] : series.values) most = std::max(most, value);
   std::string svg =
       absl::StrCat(Open("series", series.name, kLine + kHeight),
-                   Label(0, kLine - 4, "start", Clock(window.from)),
-                   Label(1, kLine - 4, "end", Clock(window.to)));
+                   Label(0, kLine - 4, "start", Clock(window, window.from)),
+                   Label(1, kLine - 4, "end", Clock(window, window.to)));
   for (const auto& [when, value] : series.values) {
     const int height =
         most <= 0 ? 0 : static_cast<int>(std::lround(kHeight * value / most));
     absl::StrAppend(
         &svg, Bar("rate", Place(window, when.from), Place(window, when.to),
                   kLine + kHeight - height, height,
-                  absl::StrFormat("%s: %.4g %s", Clock(when.from), value,
-                                  series.unit)));
+                  absl::StrFormat("%s: %.4g %s", Clock(window, when.from),
+                                  value, series.unit)));
   }
   return absl::StrCat(svg, "</svg>\n");
 }

@@ -15,8 +15,8 @@ namespace zcbroker::cli {
 inline constexpr size_t kShownLanes = 24;
 inline constexpr size_t kShownStarts = 40;
 
-// "21:04:05.123", local time.
-std::string Clock(absl::Time time);
+// "21:04:05.123", local time, with the day where the window is longer than one.
+std::string Clock(const Window& window, absl::Time time);
 
 // A lane for each service and version, at most kShownLanes, and lanes for what
 // takes no time.
@@ -24,7 +24,7 @@ std::string TimelinePicture(const Story& story);
 
 // A bar of steps for each start, at most kShownStarts: those that took longest,
 // in order of time.
-std::string StartsPicture(const std::vector<Start>& starts);
+std::string StartsPicture(const Story& story);
 
 // A bar for each bucket from the first to the last that is not empty.
 std::string DistributionPicture(const Distribution& distribution);

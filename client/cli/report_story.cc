@@ -305,6 +305,7 @@ Story Tell(const std::vector<v1::Event>& events,
   Story story;
   const absl::Time first = events.empty() ? to : ToTime(events[0].time());
   story.window = {from.value_or(first), to};
+  story.remembered = first;
   if (!events.empty()) story.forgotten = events[0].sequence() - 1;
   Historian historian(to);
   for (const v1::Event& event : events) {

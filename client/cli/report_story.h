@@ -98,7 +98,9 @@ struct Story {
   Window window;
   // Of the window, in order.
   std::vector<v1::Event> events;
-  // Events that the broker had forgotten when it was asked.
+  // When the first event was that the broker had not forgotten when it was
+  // asked, and how many it had.
+  absl::Time remembered;
   uint64_t forgotten = 0;
   std::vector<Start> starts;
   std::vector<Lane> lanes;

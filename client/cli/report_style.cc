@@ -59,6 +59,7 @@ svg.picture { display: block; overflow: hidden; font: 12px system-ui, sans-serif
 svg text { fill: var(--ink); font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); }
 svg .grid + text { fill: var(--soft); }
+svg .unknown { fill: var(--line); fill-opacity: .5; }
 svg .rail { fill: var(--rail); }
 svg .end { stroke: var(--ink); stroke-width: 2; }
 svg .failed { stroke: var(--failed); stroke-width: 1; }

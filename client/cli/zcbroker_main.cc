@@ -398,7 +398,8 @@ int Main(int argc, char** argv) {
       "  zcbroker exec -- make -j16          build through it\n"
       "  zcbroker status                     what is going on?\n"
       "  zcbroker explain                    why is this shell not served?\n"
-      "  zcbroker doctor                     what is wrong, and what to do?");
+      "  zcbroker doctor                     what is wrong, and what to do?\n"
+      "  zcbroker report page.html           all of it, to show others");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
   app.require_subcommand(0, 1);
   app.allow_extras();

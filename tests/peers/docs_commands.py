@@ -46,7 +46,7 @@ COMMANDS = {
         "./dev demo    # installs what is missing, builds, shows the main job, cleans up":
             Run(replace=(("./dev demo", '"$ROOT/tests/demo.sh" "$BIN"'),)),
         "./dev test    # everything: unit, end to end, real zccache, sanitizers, fuzzing": THE_TEST,
-        "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("both_versions", OPT),
+        "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("fresh", OPT),
         "zcbroker service add zccache --binary /opt/zccache-1.15.8/zccache-daemon": Run(replace=OPT),
         "zcbroker up": Run(),
         "zccache gcc -c x.c -o x.o": Run(),
@@ -156,7 +156,7 @@ COMMANDS = {
         "zcbroker doctor --service sccache --wanted 0.16.0": Run(),
         "sccache --stop-server": Run(before=SCCACHE, then="! zcbroker route sccache 0.16.0 --only-if-running"),
         'SOLDR_RUSTC_WRAPPER="$(command -v zccache)" soldr cargo build':
-            Run(before="rm -rf target; export SOLDR_LLVM_DIR=/usr/lib/llvm-14/bin", then=RELAYED),
+            Run(before="rm -rf target; export SOLDR_LLVM_DIR=/usr/lib/llvm-14/bin SOLDR_NO_BOOTSTRAP=1", then=RELAYED),
     },
     "docs/zcb.md": {
         "cmake -DCMAKE_C_COMPILER_LAUNCHER=zcb -DCMAKE_CXX_COMPILER_LAUNCHER=zcb ..":

@@ -92,10 +92,6 @@ class Scenes:
         """zccache 1.11.22 on the PATH, something to compile, no broker."""
 
     @staticmethod
-    def both_versions(home):
-        """Nothing on the PATH of the broker, as a definition has to name both."""
-
-    @staticmethod
     def projects(home):
         """Projects of C and Rust in one folder."""
         home.write("CMakeLists.txt", "cmake_minimum_required(VERSION 3.20)\nproject(hello C CXX)\nadd_executable(x x.c)\n")

@@ -171,6 +171,10 @@ class Report(unittest.TestCase):
     def test_a_window_is_what_was_asked_for(self):
         self.tell()
         self.assertEqual(self.report("--since", "1h")["starts"], "3")
+        with open(self.page, encoding="utf-8") as page:
+            text = page.read()
+        self.assertIn("what was before is not known", text)
+        self.assertIn('<rect class="unknown"', text)
         said = self.report("--since", "1us")
         self.assertEqual((said["events"], said["starts"], said["refusals"]), ("0", "0", "0"))
 
