@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,11 +18,13 @@
 #include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
+#include "ipc/status_macros.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::cli {
 namespace {
 
-constexpr absl::Duration kNextBroker = absl::Seconds(2);
+constexpr absl::Duration kNextBroker = absl::Seconds(3);
 constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 
 std::string Line(const v1::Event& event) {
@@ -65,46 +68,77 @@ bool BrokerHasGone(const absl::Status& status) {
              client::FallbackReason::kBrokerClosed;
 }
 
-// Of an upgrade, or started again by the keeper; a socket that the keeper holds
-// takes connections meanwhile.
-absl::StatusOr<std::unique_ptr<AdminClient>> AwaitNextBroker() {
-  const ipc::Deadline deadline = ipc::Deadline::After(kNextBroker);
+// Which of a user's brokers: the next one may have its number.
+struct BrokerId {
+  uint32_t pid = 0;
+  absl::Time started_at;
+
+  bool operator==(const BrokerId& other) const {
+    return pid == other.pid && started_at == other.started_at;
+  }
+};
+
+struct Follower {
+  std::unique_ptr<AdminClient> admin;
+  BrokerId broker;
+};
+
+absl::StatusOr<Follower> ConnectFollower() {
+  Follower follower;
+  ZCB_ASSIGN_OR_RETURN(follower.admin,
+                       AdminClient::Connect(ipc::HostEnvironment()));
+  ZCB_ASSIGN_OR_RETURN(const auto status, follower.admin->GetStatus());
+  follower.broker = {status.pid(), FromProto(status.started_at())};
+  return follower;
+}
+
+// The next one after an upgrade, or started again by the keeper; or the same,
+// which had closed the connection.
+absl::StatusOr<Follower> ConnectAgain(ipc::Deadline deadline) {
   while (true) {
-    auto admin = AdminClient::Connect(ipc::HostEnvironment());
-    if (admin.ok() || deadline.Expired()) return admin;
     absl::SleepFor(kLookAgain);
+    auto follower = ConnectFollower();
+    if (follower.ok() || deadline.Expired()) return follower;
   }
 }
 
 }  // namespace
 
 int Events(Format format, const EventOptions& options) {
-  auto admin = AdminClient::Connect(ipc::HostEnvironment());
-  const auto print = [format](const v1::Event& event) {
-    if (format == Format::kJson) {
-      PrintJson(event);
-    } else {
-      printf("%s\n", Line(event).c_str());
-    }
-    // Whoever follows sees each as it happens; and whoever reads no more ends
-    // it.
-    return fflush(stdout) == 0;
-  };
+  auto follower = ConnectFollower();
+  if (!follower.ok()) return PrintFailure(format, follower.status());
   uint64_t after = options.after;
-  while (admin.ok()) {
-    const absl::Status ended =
-        (*admin)->StreamEvents(after, options.follow, print);
+  ipc::Deadline deadline = ipc::Deadline::After(kNextBroker);
+  while (true) {
+    bool heard = false;
+    const absl::Status ended = follower->admin->StreamEvents(
+        after, options.follow, [&](const v1::Event& event) {
+          heard = true;
+          after = event.sequence();
+          if (format == Format::kJson) {
+            PrintJson(event);
+          } else {
+            printf("%s\n", Line(event).c_str());
+          }
+          // Whoever follows sees each as it happens; and whoever reads no more
+          // ends it.
+          return fflush(stdout) == 0;
+        });
     if (ended.ok()) return kExitOk;
     if (!options.follow || !BrokerHasGone(ended)) {
       return PrintFailure(format, ended);
     }
-    admin = AwaitNextBroker();
-    if (!admin.ok()) return PrintFailure(format, ended);
-    fprintf(stderr, "zcbroker: another broker has taken over\n");
-    // It counts anew.
-    after = 0;
+    // One that says nothing is not asked for ever.
+    if (heard) deadline = ipc::Deadline::After(kNextBroker);
+    auto next = ConnectAgain(deadline);
+    if (!next.ok() || deadline.Expired()) return PrintFailure(format, ended);
+    if (!(next->broker == follower->broker)) {
+      fprintf(stderr, "zcbroker: another broker has taken over\n");
+      // It counts anew.
+      after = 0;
+    }
+    follower = std::move(next);
   }
-  return PrintFailure(format, admin.status());
 }
 
 int Metrics(Format format) {

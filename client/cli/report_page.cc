@@ -184,6 +184,7 @@ std::string Verdict(const Observations& seen) {
   add(story.refused.size(), "refusal", "refusals");
   add(story.CountFaults(kSentAgain), "request sent again",
       "requests sent again");
+  add(story.CountFaults(kLimitReached), "limit reached", "limits reached");
   add(story.fallbacks.size(), "client went without the broker",
       "times a client went without the broker");
   add(static_cast<uint64_t>(seen.status.problems_size()), "problem",

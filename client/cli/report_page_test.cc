@@ -211,6 +211,19 @@ TEST(ReportDistributionTest, OnlyWhatWasAddedCounts) {
   EXPECT_EQ(Since(after, before).count, before.count);
 }
 
+TEST(ReportPageTest, ALimitThatWasReachedIsAFault) {
+  History history;
+  Observations seen;
+  seen.story = history.Tell(5);
+  EXPECT_THAT(Page(seen), HasSubstr("Nothing failed in this window"));
+  history.Add(1, v1::EVENT_KIND_LIMIT_REACHED)
+      .set_text("closed a connection: too many are open");
+  seen.story = history.Tell(5);
+  const std::string page = Page(seen);
+  EXPECT_THAT(page, HasSubstr("1 limit reached"));
+  EXPECT_THAT(page, HasSubstr("too many are open"));
+}
+
 TEST(ReportPageTest, WhatPeersSayIsTextAndNothingElse) {
   constexpr char kHostile[] = "<script>alert(\"'1&\")</script>";
   History history;
@@ -219,7 +232,7 @@ TEST(ReportPageTest, WhatPeersSayIsTextAndNothingElse) {
         v1::EVENT_KIND_BACKEND_START_FAILED, v1::EVENT_KIND_REFUSED,
         v1::EVENT_KIND_REQUEST_REPLAYED, v1::EVENT_KIND_BACKEND_READY,
         v1::EVENT_KIND_BACKEND_DRAINING, v1::EVENT_KIND_BACKEND_WEDGED,
-        v1::EVENT_KIND_BACKEND_ENDED}) {
+        v1::EVENT_KIND_BACKEND_ENDED, v1::EVENT_KIND_LIMIT_REACHED}) {
     v1::Event& event = history.Add(1, kind, 7);
     event.set_service(kHostile);
     event.set_version(kHostile);

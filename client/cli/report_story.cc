@@ -271,6 +271,10 @@ void Sort(const v1::Event& event, Story* story) {
       story->failed.push_back(
           {ToTime(event.time()), absl::StrCat(whose, kWedged)});
       break;
+    case v1::EVENT_KIND_LIMIT_REACHED:
+      Note(event, kLimitReached, &story->faults);
+      story->broker.push_back({ToTime(event.time()), event.text()});
+      break;
     case v1::EVENT_KIND_BACKEND_DRAINING:
       Note(event, "drained", &story->ends);
       break;

@@ -73,6 +73,7 @@ struct Lane {
 inline constexpr char kStartFailed[] = "start failed";
 inline constexpr char kWedged[] = "wedged";
 inline constexpr char kSentAgain[] = "sent again";
+inline constexpr char kLimitReached[] = "limit reached";
 
 // The same thing, however often it happened.
 struct Incident {

@@ -1,5 +1,6 @@
 #include "service/core/limit_notes.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
@@ -31,8 +32,6 @@ constexpr Limit kLimits[] = {
      "closed a connection: its process has too many", v1::REFUSAL_RATE_LIMITED},
     {"grpc_build_failures", "closed: the gRPC server could not be built",
      v1::REFUSAL_FD_PRESSURE},
-    {"metrics.too_many", "closed a connection for metrics: too many are open",
-     v1::REFUSAL_RATE_LIMITED},
     {"refused.FD_PRESSURE", "closed a connection: no descriptor is free",
      v1::REFUSAL_FD_PRESSURE},
     {"refused.PEER_REJECTED", "closed a connection of another user",
@@ -53,15 +52,7 @@ constexpr Limit kLimits[] = {
      v1::REFUSAL_UNSPECIFIED},
 };
 
-}  // namespace
-
-absl::optional<v1::Event> LimitNotes::Note(const std::string& counter,
-                                           uint64_t count, Time now) {
-  const auto told = told_.find(counter);
-  if (told != told_.end() && now - told->second < kTellAgain) {
-    return absl::nullopt;
-  }
-  told_[counter] = now;
+v1::Event EventOf(const std::string& counter, uint64_t count) {
   v1::Event event;
   event.set_kind(v1::EVENT_KIND_LIMIT_REACHED);
   event.set_text(counter);
@@ -73,6 +64,38 @@ absl::optional<v1::Event> LimitNotes::Note(const std::string& counter,
   absl::StrAppend(event.mutable_text(), " (", counter, ", ", count,
                   " since the start)");
   return event;
+}
+
+}  // namespace
+
+absl::optional<v1::Event> LimitNotes::Note(const std::string& counter,
+                                           uint64_t count, Time now) {
+  const auto told = told_.find(counter);
+  if (told != told_.end() && now - told->second.at < kTellAgain) {
+    told->second.untold = count;
+    return absl::nullopt;
+  }
+  told_[counter] = {now, absl::nullopt};
+  return EventOf(counter, count);
+}
+
+absl::optional<Time> LimitNotes::NextDue() const {
+  absl::optional<Time> next;
+  for (const auto& [counter, told] : told_) {
+    if (!told.untold.has_value()) continue;
+    next = std::min(next.value_or(told.at + kTellAgain), told.at + kTellAgain);
+  }
+  return next;
+}
+
+std::vector<v1::Event> LimitNotes::Overdue(Time now) {
+  std::vector<v1::Event> events;
+  for (auto& [counter, told] : told_) {
+    if (!told.untold.has_value() || now - told.at < kTellAgain) continue;
+    events.push_back(EventOf(counter, *told.untold));
+    told = {now, absl::nullopt};
+  }
+  return events;
 }
 
 }  // namespace zcbroker::service

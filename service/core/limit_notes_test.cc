@@ -35,6 +35,21 @@ TEST(LimitNotesTest, AFloodIsToldOnceASecondWithItsNumber) {
   EXPECT_THAT(next->text(), HasSubstr("700 since the start"));
 }
 
+TEST(LimitNotesTest, TheEndOfAFloodIsToldWithItsNumber) {
+  LimitNotes notes;
+  ASSERT_TRUE(notes.Note("silent_peers", 1, kStart).has_value());
+  EXPECT_EQ(notes.NextDue(), absl::nullopt);
+  for (uint64_t count = 2; count <= 200; ++count) {
+    ASSERT_FALSE(notes.Note("silent_peers", count, kStart).has_value());
+  }
+  ASSERT_EQ(notes.NextDue(), kStart + milliseconds(1000));
+  EXPECT_TRUE(notes.Overdue(kStart + milliseconds(999)).empty());
+  const auto told = notes.Overdue(kStart + milliseconds(1000));
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_THAT(told[0].text(), HasSubstr("200 since the start"));
+  EXPECT_EQ(notes.NextDue(), absl::nullopt);
+}
+
 TEST(LimitNotesTest, OneFloodDoesNotHideAnother) {
   LimitNotes notes;
   ASSERT_TRUE(notes.Note("silent_peers", 1, kStart).has_value());

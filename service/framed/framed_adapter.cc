@@ -119,6 +119,7 @@ void FramedAdapter::HandleHello(const upstream::Frame& frame,
   request.set_wanted_version(hello.wanted_version());
   request.set_client_name(hello.client_lib_name());
   request.set_client_version(hello.client_version());
+  request.set_traceparent(frame.traceparent());
   if (port_.KnowsService(request.service())) {
     *request.mutable_world() = world_of_(peer.pid);
   }
@@ -214,6 +215,7 @@ void FramedAdapter::HandleLauncher(const upstream::Frame& frame, Reply reply) {
         wanted.add_accepted_lanes(static_cast<v1::WireLane>(lane));
       }
       wanted.set_client_name("zcb");
+      wanted.set_traceparent(frame.traceparent());
       wanted.mutable_world()->set_cache_root(lookup.cache_root());
       wanted.mutable_world()->set_daemon_namespace(lookup.daemon_namespace());
       wanted.mutable_world()->set_mount_namespace(lookup.mount_namespace());

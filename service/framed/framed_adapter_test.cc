@@ -228,6 +228,17 @@ TEST_F(FramedAdapterTest, AnswersUpstreamsHelloWithUpstreamsBytes) {
   EXPECT_EQ(worlds_asked_, std::vector<int>{kPid});
 }
 
+TEST_F(FramedAdapterTest, AFramesTraceContextIsTheQuestions) {
+  port_.ready = RouteOfVector();
+  upstream::Frame frame =
+      ipc::MakeFrame(upstream::FRAME_KIND_REQUEST, ipc::kControlProtocol, 1,
+                     ipc::SerializeDeterministically(GoodHello()));
+  frame.set_traceparent(
+      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+  ASSERT_TRUE(Handle(Body(ipc::EncodeFrame(frame).value())).has_value());
+  EXPECT_EQ(port_.asked.traceparent(), frame.traceparent());
+}
+
 v1::LauncherReply LauncherReplyIn(const std::string& wire) {
   const auto frame =
       ipc::DecodeFrame(absl::string_view(wire).substr(ipc::kFrameHeaderBytes));

@@ -219,7 +219,6 @@ class Door : public FrontDoor, public std::enable_shared_from_this<Door> {
     if (connections() >= connection_limits_.connections) {
       counters.Add("refused.RATE_LIMITED");
       counters.Reached("connections.too_many");
-      SayNowAndThen("closed a connection: too many are open");
       return;
     }
     const auto visitors = by_process_.find(peer.pid);

@@ -151,6 +151,7 @@ Host::Host(asio::io_context& loop, Reaper& reaper, KeeperLine& keeper,
       loader_(loop, reaper, options_.definitions),
       timer_(loop),
       stop_timer_(loop),
+      limit_timer_(loop),
       relay_(Relay::Create(
           loop, WithElders(options_.relay_limits, /*took_over=*/!held.empty()),
           *this, counters_, options_.world)),
@@ -159,7 +160,11 @@ Host::Host(asio::io_context& loop, Reaper& reaper, KeeperLine& keeper,
   counters_.OnReached([this](const std::string& counter, uint64_t count) {
     asio::post(loop_, [this, counter, count] {
       auto event = limit_notes_.Note(counter, count, Now());
-      if (event.has_value()) Note(*std::move(event));
+      if (event.has_value()) {
+        Note(*std::move(event));
+      } else {
+        TellOfLimitsLater();
+      }
     });
   });
   other_worlds_.has_runs = [this](const OtherWorld& world) {
@@ -235,6 +240,17 @@ size_t Host::waiters() const {
 
 void Host::Note(v1::Event event) {
   LogEvent(events_.Add(std::move(event), absl::Now()));
+}
+
+void Host::TellOfLimitsLater() {
+  const absl::optional<Time> due = limit_notes_.NextDue();
+  if (!due.has_value() || limit_timer_.expiry() == *due) return;
+  limit_timer_.expires_at(*due);
+  limit_timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    for (v1::Event& event : limit_notes_.Overdue(Now())) Note(std::move(event));
+    TellOfLimitsLater();
+  });
 }
 
 void Host::Start() {
@@ -1138,9 +1154,11 @@ void Host::CancelInAll(NegotiationId id) {
 
 void Host::LookUp(v1::NegotiateRequest request,
                   std::function<void(LookupOutcome)> done) {
+  if (!IsTraceparent(request.traceparent())) request.clear_traceparent();
   asio::dispatch(
       loop_, [this, request = std::move(request), done = std::move(done)] {
         const NegotiationId id = next_negotiation_++;
+        callers_[id].traceparent = request.traceparent();
         callers_[id].done = [this, service = request.service(),
                              world = request.world(),
                              done](const Outcome& outcome) {

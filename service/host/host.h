@@ -178,6 +178,8 @@ class Host : public BrokerPort, private RelayPort {
 
   void Note(v1::Event event);
   void NoteDefinitions();
+  // What limits were reached that was not told at once.
+  void TellOfLimitsLater();
   void RefuseWaitingIfShort(NegotiationId id,
                             const v1::NegotiateRequest& request);
   void AnswerEarlyQuestions();
@@ -251,6 +253,7 @@ class Host : public BrokerPort, private RelayPort {
   asio::steady_timer timer_;
   absl::optional<Time> armed_for_;
   asio::steady_timer stop_timer_;
+  asio::steady_timer limit_timer_;
   std::function<size_t()> connections_;
   std::function<bool(int pid)> is_connected_;
   std::function<void(const ConnectionLimits&)> limits_;

@@ -4,8 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <iterator>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -28,33 +27,56 @@ namespace {
 // Standard error, as long as somebody reads it: a pipe that is full must not
 // stop the broker. Lines that find no room are counted and told of later.
 class PatientSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  // `tell` makes the line that says how many were lost.
+  explicit PatientSink(std::function<std::string(int lost)> tell)
+      : tell_(std::move(tell)) {}
+
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
-    pollfd ready{STDERR_FILENO, POLLOUT, 0};
-    if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0) {
-      ++dropped_;
-      return;
-    }
+    if (lost_ > 0 && Write(tell_(lost_))) lost_ = 0;
     spdlog::memory_buf_t line;
     formatter_->format(message, line);
-    if (dropped_ > 0) {
-      fmt::format_to(std::back_inserter(line), "({} lines were lost)\n",
-                     std::exchange(dropped_, 0));
+    if (lost_ > 0 || !Write(absl::string_view(line.data(), line.size()))) {
+      ++lost_;
     }
-    // A pipe with room has room for 4 KiB.
-    const size_t size = std::min<size_t>(line.size(), PIPE_BUF);
-    if (write(STDERR_FILENO, line.data(), size) < 0) ++dropped_;
   }
   void flush_() override {}
 
  private:
-  int dropped_ = 0;
+  // A pipe with room has room for PIPE_BUF; what is longer is cut.
+  static bool Write(absl::string_view line) {
+    pollfd ready{STDERR_FILENO, POLLOUT, 0};
+    if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0) return false;
+    std::string cut;
+    if (line.size() > PIPE_BUF) {
+      cut = absl::StrCat(line.substr(0, PIPE_BUF - 1), "\n");
+      line = cut;
+    }
+    return write(STDERR_FILENO, line.data(), line.size()) >= 0;
+  }
+
+  const std::function<std::string(int lost)> tell_;
+  int lost_ = 0;
 };
+
+bool json_lines = false;
+
+std::string JsonLine(const char* level, absl::string_view line,
+                     nlohmann::json fields);
+
+std::string LinesWereLost(int lost) {
+  const std::string what = absl::StrCat(lost, " lines were lost");
+  return json_lines
+             ? absl::StrCat(JsonLine("warning", what, nlohmann::json::object()),
+                            "\n")
+             : absl::StrCat("(", what, ")\n");
+}
 
 spdlog::logger& Logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
     auto made = std::make_shared<spdlog::logger>(
-        "zcbrokerd", std::make_shared<PatientSink>());
+        "zcbrokerd", std::make_shared<PatientSink>(LinesWereLost));
     made->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
     return made;
   }();
@@ -66,8 +88,6 @@ std::unique_ptr<JournalSocket>& Journal() {
   static std::unique_ptr<JournalSocket> journal;
   return journal;
 }
-
-bool json_lines = false;
 
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
   switch (level) {
@@ -99,16 +119,40 @@ const char* PriorityOf(LogLevel level) {
 }
 
 // Keys stay in alphabetical order. Paths need not be UTF-8, which JSON has to
-// be.
-std::string JsonLine(LogLevel level, absl::string_view line,
+// be. A line is written whole up to PIPE_BUF, so what is long gives way.
+std::string JsonLine(const char* level, absl::string_view line,
                      nlohmann::json fields) {
-  const auto name = spdlog::level::to_string_view(ToSpdlog(level));
   fields["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::Now(),
                                     absl::UTCTimeZone());
-  fields["level"] = std::string(name.data(), name.size());
+  fields["level"] = level;
   fields["message"] = std::string(line);
-  return fields.dump(-1, ' ', /*ensure_ascii=*/false,
-                     nlohmann::json::error_handler_t::replace);
+  while (true) {
+    std::string text = fields.dump(-1, ' ', /*ensure_ascii=*/false,
+                                   nlohmann::json::error_handler_t::replace);
+    if (text.size() < PIPE_BUF) return text;
+    // The message is there in any case.
+    auto& longest =
+        fields.contains("evidence") &&
+                fields["evidence"].get_ref<std::string&>().size() > 80
+            ? fields["evidence"]
+            : fields["message"];
+    auto& value = longest.get_ref<std::string&>();
+    value.resize(value.size() / 2);
+  }
+}
+
+const char* NameOf(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
+  }
+  return "info";
 }
 
 void WriteLine(LogLevel level, absl::string_view line) {
@@ -128,8 +172,9 @@ void Write(LogLevel level, absl::string_view line) {
   if (!Logger().should_log(ToSpdlog(level))) return;
   // While the journal itself is started anew, text reaches it all the same.
   if (Journal() != nullptr && SendToJournal(level, line, {})) return;
-  WriteLine(level, json_lines ? JsonLine(level, line, nlohmann::json::object())
-                              : std::string(line));
+  WriteLine(level, json_lines
+                       ? JsonLine(NameOf(level), line, nlohmann::json::object())
+                       : std::string(line));
 }
 
 LogLevel LevelOf(v1::EventKind kind) {
@@ -145,7 +190,7 @@ LogLevel LevelOf(v1::EventKind kind) {
   }
 }
 
-// A line is written whole up to PIPE_BUF.
+// Enough to see what it is; `zcbroker events` has the rest.
 constexpr size_t kMaxEvidence = 2048;
 
 // "EVENT_KIND_BACKEND_READY" is "BACKEND_READY".
@@ -203,11 +248,21 @@ void LogEvent(const v1::Event& event) {
       entry.emplace_back(absl::StrCat("ZCBROKER_", absl::AsciiStrToUpper(name)),
                          std::move(value));
     }
-    SendToJournal(level, event.text(), std::move(entry));
+    // While the journal itself is started anew, text reaches it all the same.
+    if (!SendToJournal(level, event.text(), std::move(entry))) {
+      WriteLine(level, event.text());
+    }
   } else if (json_lines) {
     nlohmann::json fields;
     for (const auto& [name, value] : FieldsOf(event)) fields[name] = value;
-    WriteLine(level, JsonLine(level, event.text(), std::move(fields)));
+    WriteLine(level, JsonLine(NameOf(level), event.text(), std::move(fields)));
+  } else if (event.kind() == v1::EVENT_KIND_REFUSED ||
+             event.kind() == v1::EVENT_KIND_LIMIT_REACHED) {
+    // Of the others a line of its own tells.
+    WriteLine(level, event.service().empty()
+                         ? event.text()
+                         : absl::StrCat("refused ", event.service(), " ",
+                                        event.version(), ": ", event.text()));
   }
 }
 

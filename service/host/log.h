@@ -15,7 +15,8 @@ enum class LogFormat {
   // As entries where standard error leads to systemd's journal, as text on a
   // terminal, else as JSON.
   kAutomatic,
-  // A line for people. Events are left out: a line says the same.
+  // A line for people. Of events only refusals and limits that were reached: of
+  // the others a line of its own tells.
   kText,
   // A line is an object.
   kJson,

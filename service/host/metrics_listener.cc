@@ -1,5 +1,6 @@
 #include "service/host/metrics_listener.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -15,19 +16,20 @@
 #include "absl/strings/string_view.h"
 #include "asio/buffer.hpp"
 #include "asio/ip/tcp.hpp"
+#include "asio/post.hpp"
 #include "asio/read_until.hpp"
 #include "asio/steady_timer.hpp"
 #include "asio/write.hpp"
+#include "ipc/unique_fd.h"
 
 namespace zcbroker::service {
 namespace {
 
 using Tcp = asio::ip::tcp;
-using ReusePort =
-    asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
 
 constexpr std::chrono::seconds kPatience(5);
 constexpr std::chrono::milliseconds kPause(50);
+constexpr std::chrono::seconds kFresh(1);
 constexpr char kOpenMetrics[] =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -45,9 +47,15 @@ std::string Refusal(absl::string_view status, absl::string_view why) {
 // A page in a browser may have its own name lead here; then it is asked for by
 // that name.
 bool IsLocal(absl::string_view host) {
-  if (absl::StartsWith(host, "[::1]")) return true;
-  const absl::string_view name = host.substr(0, host.find(':'));
-  return name == "127.0.0.1" || absl::EqualsIgnoreCase(name, "localhost");
+  // A port follows, perhaps.
+  const size_t colon = host.rfind(':');
+  if (colon != absl::string_view::npos &&
+      host.find_first_not_of("0123456789", colon + 1) ==
+          absl::string_view::npos) {
+    host = host.substr(0, colon);
+  }
+  return host == "127.0.0.1" || host == "[::1]" ||
+         absl::EqualsIgnoreCase(host, "localhost");
 }
 
 // What is wrong with a request, as a reply; empty: nothing is.
@@ -66,7 +74,8 @@ std::string WhyNot(absl::string_view request) {
   for (size_t i = 1; i < lines.size(); ++i) {
     const std::pair<absl::string_view, absl::string_view> header =
         absl::StrSplit(lines[i], absl::MaxSplits(':', 1));
-    if (absl::EqualsIgnoreCase(header.first, "host") &&
+    if (absl::EqualsIgnoreCase(absl::StripAsciiWhitespace(header.first),
+                               "host") &&
         !IsLocal(absl::StripAsciiWhitespace(header.second))) {
       return Refusal("403 Forbidden", "ask for 127.0.0.1 or localhost");
     }
@@ -74,10 +83,43 @@ std::string WhyNot(absl::string_view request) {
   return "";
 }
 
-struct Shared {
+// What connections share. The text is made once a second at most, for those
+// who ask meanwhile, too: anybody on the machine may ask as often as they like.
+class Shared {
+ public:
+  using Reply = std::function<void(const std::string&)>;
+
+  Shared(asio::io_context& loop, Counters& counters,
+         MetricsListener::Render render)
+      : counters(counters), loop_(loop), render_(std::move(render)) {}
+
+  // On the loop, not from within the call.
+  static void Text(const std::shared_ptr<Shared>& self, Reply reply) {
+    if (std::chrono::steady_clock::now() - self->made_ < kFresh) {
+      asio::post(self->loop_,
+                 [self, reply = std::move(reply)] { reply(self->text_); });
+      return;
+    }
+    self->waiting_.push_back(std::move(reply));
+    if (self->waiting_.size() > 1) return;
+    self->render_([self](std::string text) {
+      self->text_ = std::move(text);
+      self->made_ = std::chrono::steady_clock::now();
+      for (const Reply& waits : std::exchange(self->waiting_, {})) {
+        waits(self->text_);
+      }
+    });
+  }
+
   Counters& counters;
-  const MetricsListener::Render render;
   size_t connections = 0;
+
+ private:
+  asio::io_context& loop_;
+  const MetricsListener::Render render_;
+  std::string text_;
+  std::chrono::steady_clock::time_point made_;
+  std::vector<Reply> waiting_;
 };
 
 // One request. Pending operations keep it alive; the timer ends it.
@@ -122,7 +164,7 @@ class Scrape : public std::enable_shared_from_this<Scrape> {
       return;
     }
     shared_->counters.Add("metrics.scrapes");
-    shared_->render([self = shared_from_this()](const std::string& text) {
+    Shared::Text(shared_, [self = shared_from_this()](const std::string& text) {
       self->Answer(Reply("200 OK", kOpenMetrics, text));
     });
   }
@@ -148,44 +190,62 @@ class Scrape : public std::enable_shared_from_this<Scrape> {
   std::string reply_;
 };
 
-class LoopMetricsListener : public MetricsListener {
+// What pending operations keep alive: asio cannot take back a timer that is
+// due.
+class Accepting : public std::enable_shared_from_this<Accepting> {
  public:
-  LoopMetricsListener(Tcp::acceptor acceptor, Counters& counters, Render render)
+  Accepting(Tcp::acceptor acceptor, std::shared_ptr<Shared> shared)
       : acceptor_(std::move(acceptor)),
         pause_(acceptor_.get_executor()),
-        shared_(
-            std::make_shared<Shared>(Shared{counters, std::move(render), 0})) {
-    Wait();
+        shared_(std::move(shared)) {}
+
+  uint16_t port() const {
+    asio::error_code ignored;
+    return acceptor_.local_endpoint(ignored).port();
   }
 
-  uint16_t port() const override { return acceptor_.local_endpoint().port(); }
+  void Close() {
+    closed_ = true;
+    asio::error_code ignored;
+    acceptor_.close(ignored);
+    pause_.cancel();
+  }
+
+  void Wait() {
+    acceptor_.async_wait(
+        Tcp::acceptor::wait_read,
+        [self = shared_from_this()](const asio::error_code& e) {
+          if (!e && !self->closed_) self->Accept();
+        });
+  }
 
  private:
-  void Wait() {
-    acceptor_.async_wait(Tcp::acceptor::wait_read,
-                         // Where it failed, it was destroyed.
-                         [this](const asio::error_code& e) {
-                           if (!e) Accept();
-                         });
-  }
-
   void Accept() {
     // asio's own would be inherited by what is spawned.
-    const int fd = accept4(acceptor_.native_handle(), nullptr, nullptr,
-                           SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0) {
+    ipc::UniqueFd fd(accept4(acceptor_.native_handle(), nullptr, nullptr,
+                             SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd) {
+      if (errno == EMFILE || errno == ENFILE) {
+        shared_->counters.Reached("accept_failures");
+      }
       // Out of descriptors, or the peer has gone.
       pause_.expires_after(kPause);
-      pause_.async_wait([this](const asio::error_code& e) {
-        if (!e) Wait();
+      pause_.async_wait([self = shared_from_this()](const asio::error_code& e) {
+        if (!e && !self->closed_) self->Wait();
       });
       return;
     }
-    Tcp::socket peer(acceptor_.get_executor(), Tcp::v4(), fd);
-    if (shared_->connections < kMaxConnections) {
-      std::make_shared<Scrape>(shared_, std::move(peer))->Begin();
+    if (shared_->connections >= MetricsListener::kMaxConnections) {
+      // No event: it may be another user's doing, as often as they like.
+      shared_->counters.Add("metrics.too_many");
     } else {
-      shared_->counters.Reached("metrics.too_many");
+      Tcp::socket peer(acceptor_.get_executor());
+      asio::error_code error;
+      peer.assign(Tcp::v4(), fd.get(), error);
+      if (!error) {
+        static_cast<void>(fd.release());
+        std::make_shared<Scrape>(shared_, std::move(peer))->Begin();
+      }
     }
     Wait();
   }
@@ -193,6 +253,21 @@ class LoopMetricsListener : public MetricsListener {
   Tcp::acceptor acceptor_;
   asio::steady_timer pause_;
   const std::shared_ptr<Shared> shared_;
+  bool closed_ = false;
+};
+
+class LoopMetricsListener : public MetricsListener {
+ public:
+  explicit LoopMetricsListener(std::shared_ptr<Accepting> accepting)
+      : accepting_(std::move(accepting)) {
+    accepting_->Wait();
+  }
+  ~LoopMetricsListener() override { accepting_->Close(); }
+
+  uint16_t port() const override { return accepting_->port(); }
+
+ private:
+  const std::shared_ptr<Accepting> accepting_;
 };
 
 }  // namespace
@@ -205,16 +280,16 @@ absl::StatusOr<std::unique_ptr<MetricsListener>> MetricsListener::Listen(
   acceptor.open(loopback.protocol(), error);
   if (!error) fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
   if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
-  // A successor listens before this broker has gone.
-  if (!error) acceptor.set_option(ReusePort(true), error);
   if (!error) acceptor.bind(loopback, error);
   if (!error) acceptor.listen(kMaxConnections, error);
   if (error) {
     return absl::UnavailableError(
         absl::StrCat("127.0.0.1:", port, ": ", error.message()));
   }
-  return std::unique_ptr<MetricsListener>(new LoopMetricsListener(
-      std::move(acceptor), counters, std::move(render)));
+  return std::unique_ptr<MetricsListener>(
+      new LoopMetricsListener(std::make_shared<Accepting>(
+          std::move(acceptor),
+          std::make_shared<Shared>(loop, counters, std::move(render)))));
 }
 
 }  // namespace zcbroker::service

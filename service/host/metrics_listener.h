@@ -17,8 +17,9 @@
 
 namespace zcbroker::service {
 
-// Lives on the loop's thread; `loop` and `counters` outlive it. Destroying it
-// closes what is open.
+// Lives on the loop's thread; `loop` and `counters` outlive it and those who
+// are connected. Destroying it closes the port; who is connected has an answer,
+// or is closed, within 5 s.
 class MetricsListener {
  public:
   // docs/operations.md, "Limits". Everybody on the machine may connect, so what

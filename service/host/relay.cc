@@ -26,7 +26,6 @@ constexpr milliseconds kSweepPause(100);
 constexpr milliseconds kIdleLook(500);
 // Records of looks at backends that are long gone.
 constexpr size_t kLooksKept = 256;
-constexpr milliseconds kSayAgain(1000);
 
 class LoopRelay : public Relay {
  public:
@@ -69,11 +68,6 @@ class LoopRelay : public Relay {
              const RelayedName& name) override {
     if (all_.size() >= most_connections_ && EndIdle(1) == 0) {
       shared_.counters.Reached("relay.limit");
-      const auto now = std::chrono::steady_clock::now();
-      if (now - limit_said_ > kSayAgain) {
-        limit_said_ = now;
-        LogWarning("closing relayed connections: too many are at work");
-      }
       return;
     }
     shared_.counters.Add("relay.connections");
@@ -200,7 +194,6 @@ class LoopRelay : public Relay {
   std::unordered_map<Relayed*, std::shared_ptr<Relayed>> all_;
   std::vector<std::weak_ptr<Relayed>> watched_;
   bool sweeping_ = false;
-  std::chrono::steady_clock::time_point limit_said_;
   std::function<void()> drained_;
 };
 

@@ -221,6 +221,15 @@ class WriteEnd {
   Response response_;
 };
 
+// The latest of what was asked: an answer may ask the next before this is
+// known.
+template <typename Id>
+void Remember(std::atomic<Id>* latest, Id id) {
+  Id before = *latest;
+  while (before < id && !latest->compare_exchange_weak(before, id)) {
+  }
+}
+
 grpc::Status GoingAway() {
   return ToGrpcStatus(
       Refuse(v1::REFUSAL_SHUTTING_DOWN, "the broker is going away", "", ""));
@@ -253,7 +262,7 @@ class EventsReactor final
 
  private:
   void ReadOn() {
-    read_ = port_.ReadEvents(
+    const EventLog::ReadId id = port_.ReadEvents(
         after_, follow_,
         [this, end = end_, follow = follow_](v1::StreamEventsResponse said) {
           if (said.events().empty()) {
@@ -266,6 +275,7 @@ class EventsReactor final
             return true;
           });
         });
+    Remember(&read_, id);
   }
 
   BrokerPort& port_;
@@ -313,20 +323,23 @@ class RoutesReactor final
 
  private:
   void ReadOn() {
-    read_ = port_.ReadRoutes(told_, [this, end = end_](RouteWatch::Table now) {
-      if (now == nullptr) {
-        end->Finish(GoingAway());
-        return;
-      }
-      end->Write([&](v1::WatchRoutesResponse* response) {
-        const bool first = told_ == nullptr;
-        *response = now->ChangesSince(first ? RouteTable() : *told_, service_);
-        told_ = std::move(now);
-        if (first || !response->changes().empty()) return true;
-        ReadOn();
-        return false;
-      });
-    });
+    const RouteWatch::ReadId id =
+        port_.ReadRoutes(told_, [this, end = end_](RouteWatch::Table now) {
+          if (now == nullptr) {
+            end->Finish(GoingAway());
+            return;
+          }
+          end->Write([&](v1::WatchRoutesResponse* response) {
+            const bool first = told_ == nullptr;
+            *response =
+                now->ChangesSince(first ? RouteTable() : *told_, service_);
+            told_ = std::move(now);
+            if (first || !response->changes().empty()) return true;
+            ReadOn();
+            return false;
+          });
+        });
+    Remember(&read_, id);
   }
 
   BrokerPort& port_;

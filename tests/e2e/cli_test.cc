@@ -18,6 +18,8 @@
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
+#include "ipc/endpoint.h"
+#include "ipc/listener.h"
 #include "ipc/testing/wait_for.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
@@ -627,6 +629,44 @@ TEST_F(CliTest, WhoFollowsEventsIsToldOfTheEnd) {
   StopBroker();
   EXPECT_EQ(follower.Wait(), 11);
   EXPECT_TRUE(absl::StrContains(ReadFile(out), "broker stopping"));
+}
+
+// A broker that takes nobody is not asked without end.
+TEST_F(CliTest, WhoFollowsEventsGivesUpOnABrokerThatTakesNobody) {
+  DefineDemo();
+  StartBroker();
+  const std::string out = home_.Entry("work/events");
+  const std::string err = home_.Entry("work/errors");
+  const ipc::UniqueFd file(
+      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const ipc::UniqueFd errors(
+      open(err.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  ProcessOptions options;
+  options.stdout_fd = file.get();
+  options.stderr_fd = errors.get();
+  Process follower({CommandLineProgram(), "events", "--follow"},
+                   home_.environment(), options);
+  ASSERT_TRUE(ipc::WaitFor(
+      [&] { return absl::StrContains(ReadFile(out), "broker started"); },
+      "the first event", kPatience));
+  broker().process().Signal(SIGKILL);
+  EXPECT_EQ(AwaitBrokersEnd(), 128 + SIGKILL);
+  // Whoever is there now accepts and closes.
+  ASSERT_EQ(unlink(socket().c_str()), 0);
+  auto closing = ipc::Listener::Bind(*ipc::Endpoint::Parse(socket()));
+  ASSERT_TRUE(closing.ok()) << closing.status();
+  int closed = 0;
+  ASSERT_TRUE(ipc::WaitFor(
+      [&] {
+        const auto peer = closing->Accept();
+        closed += peer.ok() && peer->has_value() ? 1 : 0;
+        return !IsRunning(follower.pid());
+      },
+      "its end", kPatience));
+  EXPECT_NE(follower.Wait(), 0);
+  EXPECT_LT(closed, 500);
+  EXPECT_FALSE(absl::StrContains(ReadFile(err), "another broker"))
+      << ReadFile(err);
 }
 
 TEST_F(CliTest, VersionIsPrinted) {

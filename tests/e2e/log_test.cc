@@ -3,8 +3,6 @@
 #include <pty.h>
 #include <unistd.h>
 
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "ipc/unique_fd.h"
 #include "tests/e2e/broker_fixture.h"
+#include "tests/e2e/process.h"
 
 namespace zcbroker::testing {
 namespace {
@@ -43,10 +42,7 @@ class LogTest : public BrokerTest {
     const ipc::UniqueFd fd(
         open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     RunWithLog(fd.get(), format);
-    std::ifstream file(path);
-    std::stringstream text;
-    text << file.rdbuf();
-    return text.str();
+    return ReadFile(path);
   }
   static std::vector<Struct> Objects(const std::string& log) {
     std::vector<Struct> objects;
@@ -95,6 +91,28 @@ TEST_F(LogTest, EventsHaveTheirFields) {
   EXPECT_FALSE(absl::StrContains(Text(refused, "service"), "\n"));
 }
 
+// A line is one write, and what is long gives way within it.
+TEST_F(LogTest, WhatABackendPrintedBreaksNoLine) {
+  home_.Define("loud", PlainDefinition("loud", home_.Script("loud", R"(
+i=0
+while [ $i -lt 30 ]; do printf '%0500d\n' 0 | tr 0 '"'; i=$((i + 1)); done
+exit 3)")));
+  const std::string path = home_.Entry("work/log");
+  const ipc::UniqueFd fd(
+      open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  Broker::Options options;
+  options.log_fd = fd.get();
+  StartBroker(options);
+  EXPECT_FALSE(Client().Negotiate("loud", "1.0.0").ok());
+  StopBroker();
+  bool told = false;
+  for (const Struct& line : Objects(ReadFile(path))) {
+    told |= Text(line, "event") == "BACKEND_START_FAILED" &&
+            absl::StrContains(Text(line, "evidence"), "\"\"");
+  }
+  EXPECT_TRUE(told);
+}
+
 TEST_F(LogTest, OnATerminalItIsText) {
   int ends[2];
   ASSERT_EQ(openpty(&ends[0], &ends[1], nullptr, nullptr, nullptr), 0);
@@ -111,6 +129,7 @@ TEST_F(LogTest, OnATerminalItIsText) {
 
 TEST_F(LogTest, TextIsToBeHadInAFileToo) {
   const std::string log = RunWithLogFile("text");
+  EXPECT_TRUE(absl::StrContains(log, " warning refused demo")) << log;
   EXPECT_TRUE(absl::StrContains(log, " info zcbrokerd ")) << log;
   EXPECT_FALSE(absl::StrContains(log, "{")) << log;
 }
