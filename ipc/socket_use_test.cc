@@ -85,6 +85,15 @@ TEST_F(SocketUseTest, ALinkIsTheSameSocket) {
   EXPECT_EQ(Count(link), 1u);
 }
 
+TEST_F(SocketUseTest, OneWhoseFileIsGoneIsFoundByWhatItWas) {
+  const FileIdentity file = IdentifyFile(endpoint_.path()).value();
+  const UniqueFd client = Connected(endpoint_);
+  const auto server = listener_->Accept();
+  ASSERT_TRUE(server.ok() && server->has_value());
+  ASSERT_EQ(unlink(endpoint_.path().c_str()), 0);
+  EXPECT_EQ(CountConnections(endpoint_, file).value(), 1u);
+}
+
 TEST_F(SocketUseTest, AConnectionLeavesItsMarkEachTime) {
   for (int i = 0; i < 3; ++i) {
     const absl::Status forgotten = ForgetConnections(endpoint_);

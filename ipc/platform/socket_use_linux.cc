@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
+#include "ipc/listener.h"
 #include "ipc/socket_use.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
@@ -44,12 +45,10 @@ absl::Status Failure(absl::string_view what) {
   return absl::ErrnoToStatus(errno, what);
 }
 
-absl::optional<SocketFile> FileOf(const std::string& path) {
-  struct stat status;
-  if (lstat(path.c_str(), &status) != 0) return absl::nullopt;
+SocketFile InKernelsWords(const FileIdentity& file) {
   // The kernel's own way to write a device number.
-  return SocketFile{static_cast<uint32_t>(status.st_ino),
-                    major(status.st_dev) << 20 | minor(status.st_dev)};
+  return SocketFile{static_cast<uint32_t>(file.inode),
+                    major(file.device) << 20 | minor(file.device)};
 }
 
 // How many clients' connections a socket stands for: one where it is the other
@@ -122,7 +121,8 @@ absl::Status CheckAccessTimes(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::size_t> CountConnections(const Endpoint& endpoint) {
+absl::StatusOr<std::size_t> CountConnections(
+    const Endpoint& endpoint, const absl::optional<FileIdentity>& known) {
   const UniqueFd fd(
       socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (!fd) return Failure("open UNIX_DIAG");
@@ -131,7 +131,12 @@ absl::StatusOr<std::size_t> CountConnections(const Endpoint& endpoint) {
                  sizeof(patience)) != 0) {
     return Failure("set a time limit for UNIX_DIAG");
   }
-  const absl::optional<SocketFile> file = FileOf(endpoint.path());
+  absl::optional<SocketFile> file;
+  if (known.has_value()) {
+    file = InKernelsWords(*known);
+  } else if (const auto found = IdentifyFile(endpoint.path()); found.ok()) {
+    file = InKernelsWords(*found);
+  }
   ZCB_RETURN_IF_ERROR(AskForSockets(fd));
   std::size_t count = 0;
   alignas(nlmsghdr) std::array<char, 32768> buffer;

@@ -304,8 +304,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
 
   InFlight Look() {
     InFlight seen;
-    const absl::StatusOr<size_t> connections =
-        ipc::CountConnections(*serving_endpoint_);
+    // Its names may be gone: those who have connected are there all the same.
+    const absl::StatusOr<size_t> connections = ipc::CountConnections(
+        *serving_endpoint_, *serving_endpoint_ == files_->endpoint
+                                ? socket_identity_
+                                : absl::nullopt);
     if (connections.ok()) {
       seen.connections = *connections;
     } else {

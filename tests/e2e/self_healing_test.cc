@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -307,6 +308,14 @@ TEST_F(SelfHealingTest, ABackendThatNobodyCanReachEndsWhatItHasBegun) {
   ASSERT_EQ(unlink(before.endpoint().c_str()), 0);
   Await("it to drain", [&] {
     return Client().Backends()[0].state() == v1::BACKEND_STATE_DRAINING;
+  });
+  // Its file is gone, and with it the name by which the connection was found.
+  Await("the connection to be seen", [&] {
+    const v1::Backend backend = Client().Backends()[0];
+    return std::any_of(backend.evidence().begin(), backend.evidence().end(),
+                       [](const std::string& line) {
+                         return absl::StrContains(line, "1 connection");
+                       });
   });
   // Who reports it is told that it works, and does not get another beside it.
   v1::ReportBackendRequest report;
