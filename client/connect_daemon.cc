@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
+#include "client/broker_socket.h"
 #include "client/fallback_records.h"
 #include "client/named_route.h"
 #include "client/route_memory.h"
@@ -290,6 +291,34 @@ absl::StatusOr<ConnectedDaemon> DialBroker(const ConnectOptions& options) {
   return DialRoute(std::move(backend), options);
 }
 
+absl::optional<int> MakerOf(const absl::StatusOr<ipc::Endpoint>& endpoint) {
+  if (!endpoint.ok()) return absl::nullopt;
+  const auto connected =
+      ipc::Connect(*endpoint, ipc::Deadline::After(absl::ZeroDuration()));
+  if (!connected.ok()) return absl::nullopt;
+  const auto peer = ipc::PeerOf(*connected);
+  return peer.ok() ? absl::make_optional(peer->pid) : absl::nullopt;
+}
+
+// Would a connection to `direct_endpoint` wait for a mute broker, which has
+// claimed it?
+bool LeadsToMuteBroker(absl::string_view direct_endpoint, FallbackReason reason,
+                       const ConnectOptions& options) {
+  const bool is_mute = reason == FallbackReason::kBrokerMute;
+  if (!is_mute && reason != FallbackReason::kBreakerOpen) return false;
+  const absl::optional<int> maker =
+      MakerOf(ipc::Endpoint::Parse(std::string(direct_endpoint)));
+  if (!maker.has_value()) return false;
+  const auto process = ipc::ReadProcessStat(*maker);
+  if (process.ok()) {
+    // What was mute seconds ago may have recovered.
+    return process->name == "zcbrokerd" && (is_mute || process->state == 'T');
+  }
+  // Of sockets that a keeper holds, who made them may have ended; that of the
+  // broker is then of the same maker.
+  return is_mute && MakerOf(FindBroker(options.environment)) == maker;
+}
+
 absl::StatusOr<ConnectedDaemon> FallBack(absl::string_view direct_endpoint,
                                          const ConnectOptions& options,
                                          const absl::Status& why) {
@@ -299,7 +328,10 @@ absl::StatusOr<ConnectedDaemon> FallBack(absl::string_view direct_endpoint,
   RecordFallback(options.environment, FallbackOrigin::kLibrary, reason,
                  options.service, options.wanted_version);
   absl::StatusOr<ConnectedDaemon> connected =
-      DialDirect(direct_endpoint, options);
+      LeadsToMuteBroker(direct_endpoint, reason, options)
+          ? absl::UnavailableError(absl::StrCat(
+                direct_endpoint, " is the broker's own, and no daemon runs"))
+          : DialDirect(direct_endpoint, options);
   if (!connected.ok()) {
     return WithFallbackReason(
         absl::Status(

@@ -103,7 +103,8 @@ struct ConnectedDaemon {
 // Errors: those of ipc::Connect for the direct endpoint (its message tells the
 // fallback too); kInvalidArgument (`direct_endpoint` or the options are none);
 // in strict mode those of BrokerNegotiator::Negotiate, and kUnavailable for a
-// fake backend or a route that does not answer. An error that follows a
+// fake backend or a route that does not answer; kUnavailable also where a mute
+// broker listens at the direct endpoint itself. An error that follows a
 // fallback carries its reason (FallbackReasonOf).
 absl::StatusOr<ConnectedDaemon> ConnectDaemonWithRoute(
     absl::string_view direct_endpoint, const ConnectOptions& options);

@@ -121,7 +121,7 @@ COMMANDS = {
         "cp -r /usr/share/doc/libzcbroker-dev/examples/where . && cd where": LIBRARY,
         "cmake -B build && cmake --build build": LIBRARY,
         "# or: c++ -std=c++17 main.cc $(pkg-config --cflags --libs zcbroker-client) -o where": LIBRARY,
-        'ZCCACHE_BROKER_CONNECT=1 build/where zccache 1.11.22 "$HOME/.zccache/daemon.sock"': LIBRARY,
+        'ZCCACHE_BROKER_CONNECT=1 build/where zccache 1.11.22 "$XDG_RUNTIME_DIR/zccache/sock"': LIBRARY,
     },
     "docs/policy.md": {
         "zcbroker config --effective": Run("policy"),

@@ -699,494 +699,494 @@ class World {
       StaysAway(process);
     }
   }
-}
-}
 
-void Fail(Process& process, uint32_t b) {
-  if (process.state == Process::kStarting) {
-    FailStart(process, b % 4 == 0);
-  } else if (process.state == Process::kServing &&
-             std::exchange(process.examination_asked, false)) {
-    process.state = Process::kLeaderDead;
-    const StartId id = process.id;
-    Note(absl::StrCat("process ", id, " is wedged"));
-    With([&](Effects* effects) {
-      machine_->BackendEnding(id, {"it is stopped"}, now_, effects);
-    });
-  }
-}
-
-void Die(Process& process) {
-  if (process.state == Process::kReleased) {
-    Gone(process);
-    return;
-  }
-  if (process.state != Process::kServing) return;
-  const StartId id = process.id;
-  process.state = Process::kLeaderDead;
-  process.connections = 0;
-  Note(absl::StrCat("process ", id, " dies; its group lives"));
-  With([&](Effects* effects) {
-    machine_->BackendEnding(id, {}, now_, effects);
-  });
-}
-
-void Gone(Process& process) {
-  if (process.state == Process::kStarting ||
-      process.state == Process::kRegistering) {
-    return;
-  }
-  if (process.state == Process::kAwaited) {
-    StaysAway(process);
-    return;
-  }
-  if (process.state == Process::kLeft) {
-    FailStart(process, /*transient=*/false);
-    return;
-  }
-  const StartId id = process.id;
-  process.state = Process::kOver;
-  process.connections = 0;
-  process.children = false;
-  Note(absl::StrCat("process ", id, " is gone with its group"));
-  With([&](Effects* effects) {
-    machine_->BackendGone(id, {"gone"}, now_, effects);
-  });
-}
-
-void Use(Process& process, uint32_t b) {
-  if (process.state != Process::kServing && process.state != Process::kLeft) {
-    return;
-  }
-  const bool reachable = !process.socket_gone && !process.unlinked;
-  switch (b % 5) {
-    case 0:
-    case 1:
-      if (!reachable) return;
-      ++process.connections;
-      process.touched = true;
-      break;
-    case 2:
-      if (process.connections == 0) return;
-      --process.connections;
-      break;
-    case 3:
-      if (!reachable) return;
-      process.touched = true;  // came and went
-      break;
-    default:
-      // Only a connected client's request makes it run something.
-      if (!process.children && process.connections == 0) return;
-      process.children = !process.children;
-      break;
-  }
-  process.last_used = now_;
-  Note(absl::StrCat("process ", process.id, " has ", process.connections,
-                    " connections", process.children ? ", children" : ""));
-}
-
-// --- What the machine decides
-
-template <typename Event>
-void With(Event event) {
-  Effects effects;
-  event(&effects);
-  for (service::Effect& effect : effects) {
-    std::visit([this](auto& e) { this->Carry(e); }, effect);
-  }
-  Check();
-}
-
-Process* Find(StartId id) {
-  for (Process& process : processes_) {
-    if (process.id == id && !process.over()) return &process;
-  }
-  return nullptr;
-}
-
-Process* FindLease(NegotiationId lease) {
-  for (Process& process : processes_) {
-    if (process.lease == lease && !process.over()) return &process;
-  }
-  return nullptr;
-}
-
-void Carry(const StartBackend& start) {
-  const std::string& version = start.plan.version.version;
-  if (Process* process = std::exchange(resumed_, nullptr)) {
-    Note(absl::StrCat("  go on with process ", process->id, " as ",
-                      start.plan.id, start.plan.leaving ? ", leaving" : ""));
-    process->id = start.plan.id;
-    process->adopting = true;
-    // A run does not wait for one that is leaving to become ready.
-    if (start.plan.leaving) {
-      process->state = Process::kServing;
-    } else if (process->state == Process::kServing) {
-      process->state = Process::kLeft;
+  void Fail(Process& process, uint32_t b) {
+    if (process.state == Process::kStarting) {
+      FailStart(process, b % 4 == 0);
+    } else if (process.state == Process::kServing &&
+               std::exchange(process.examination_asked, false)) {
+      process.state = Process::kLeaderDead;
+      const StartId id = process.id;
+      Note(absl::StrCat("process ", id, " is wedged"));
+      With([&](Effects* effects) {
+        machine_->BackendEnding(id, {"it is stopped"}, now_, effects);
+      });
     }
-    return;
   }
-  Process* const registering = start.plan.registration.has_value()
-                                   ? FindLease(start.plan.registration->lease)
-                                   : nullptr;
-  Note(absl::StrCat(
-      registering != nullptr ? "  look at process " : "  start process ",
-      start.plan.id, " of ", version));
-  size_t starting = 1;
-  for (const Process& process : processes_) {
-    if (process.over() || &process == registering) continue;
-    // Both had started themselves: the broker can only choose one.
-    if (registering != nullptr && process.state == Process::kAwaited) {
-      continue;
-    }
-    if (process.version == version) {
-      Break(absl::StrCat("process ", process.id, " and process ", start.plan.id,
-                         " write one cache"));
-    }
-    starting += process.state == Process::kStarting && !process.adopting;
-  }
-  if (starting > SmallLimits().concurrent_starts + stopping_starts()) {
-    Break("too many starts at once");
-  }
-  if (down_) Break("something is started while the broker shuts down");
-  if (known_.policy.blocked.count({kService, version}) > 0) {
-    Break("a blocked version is started");
-  }
-  if (start.plan.registration.has_value()) {
-    if (registering == nullptr) {
-      Break("a lease that nobody asked for");
+
+  void Die(Process& process) {
+    if (process.state == Process::kReleased) {
+      Gone(process);
       return;
     }
-    registering->id = start.plan.id;
-    registering->identity = start.plan.version.binary_identity;
-    registering->state = Process::kStarting;
-    return;
+    if (process.state != Process::kServing) return;
+    const StartId id = process.id;
+    process.state = Process::kLeaderDead;
+    process.connections = 0;
+    Note(absl::StrCat("process ", id, " dies; its group lives"));
+    With([&](Effects* effects) {
+      machine_->BackendEnding(id, {}, now_, effects);
+    });
   }
-  Process process;
-  process.id = start.plan.id;
-  process.version = version;
-  process.identity = start.plan.version.binary_identity;
-  process.pid = ++last_pid_;
-  process.adopting = !start.plan.only_adopt.empty();
-  processes_.push_back(std::move(process));
-}
 
-// Those count no more: they are on their way out.
-size_t stopping_starts() const {
-  return std::count_if(processes_.begin(), processes_.end(),
-                       [](const Process& process) {
-                         return process.state == Process::kStarting &&
-                                process.told_to_stop && !process.adopting;
-                       });
-}
+  void Gone(Process& process) {
+    if (process.state == Process::kStarting ||
+        process.state == Process::kRegistering) {
+      return;
+    }
+    if (process.state == Process::kAwaited) {
+      StaysAway(process);
+      return;
+    }
+    if (process.state == Process::kLeft) {
+      FailStart(process, /*transient=*/false);
+      return;
+    }
+    const StartId id = process.id;
+    process.state = Process::kOver;
+    process.connections = 0;
+    process.children = false;
+    Note(absl::StrCat("process ", id, " is gone with its group"));
+    With([&](Effects* effects) {
+      machine_->BackendGone(id, {"gone"}, now_, effects);
+    });
+  }
 
-void Carry(const StopBackend& stop) {
-  Note(absl::StrCat("  stop process ", stop.id));
-  Process* process = Find(stop.id);
-  if (process == nullptr || process->over()) {
-    Break("something is ended that does not run");
-    return;
+  void Use(Process& process, uint32_t b) {
+    if (process.state != Process::kServing && process.state != Process::kLeft) {
+      return;
+    }
+    const bool reachable = !process.socket_gone && !process.unlinked;
+    switch (b % 5) {
+      case 0:
+      case 1:
+        if (!reachable) return;
+        ++process.connections;
+        process.touched = true;
+        break;
+      case 2:
+        if (process.connections == 0) return;
+        --process.connections;
+        break;
+      case 3:
+        if (!reachable) return;
+        process.touched = true;  // came and went
+        break;
+      default:
+        // Only a connected client's request makes it run something.
+        if (!process.children && process.connections == 0) return;
+        process.children = !process.children;
+        break;
+    }
+    process.last_used = now_;
+    Note(absl::StrCat("process ", process.id, " has ", process.connections,
+                      " connections", process.children ? ", children" : ""));
   }
-  if (process->foreign && !process->drain_asked && !stop_all_) {
-    Break("a stranger's process is ended unasked");
-  }
-  if (!process->end_asked && !stop_all_ && process->busy()) {
-    Break(absl::StrCat("process ", stop.id, " is ended with work in flight"));
-  }
-  if (!process->end_asked && !stop_all_ && !process->socket_gone) {
-    Break("a process is ended that clients can still reach");
-  }
-  process->told_to_stop = true;
-}
 
-void Carry(const NoteLeaving& note) {
-  Process* process = Find(note.id);
-  if (process == nullptr || process->over()) {
-    Break("something is to leave that does not run");
-    return;
-  }
-  process->noted = note.why;
-}
+  // --- What the machine decides
 
-void Carry(const WithdrawBackend& withdraw) {
-  Note(absl::StrCat("  withdraw process ", withdraw.id));
-  Process* process = Find(withdraw.id);
-  if (process == nullptr || process->over()) {
-    Break("something is withdrawn that does not run");
-    return;
+  template <typename Event>
+  void With(Event event) {
+    Effects effects;
+    event(&effects);
+    for (service::Effect& effect : effects) {
+      std::visit([this](auto& e) { this->Carry(e); }, effect);
+    }
+    Check();
   }
-  const bool again = std::exchange(process->withdrawn, true);
-  if (process->drain_asked || process->unlinked || again) return;
-  if (process->foreign) Break("a stranger's process is drained unasked");
-  const auto version =
-      static_cast<uint32_t>(process->version.back() - '0') % kVersions;
-  const std::pair<std::string, std::string> key{kService, process->version};
-  if (known_.policy.blocked.count(key) > 0 ||
-      (known_.installed[version] &&
-       known_.Identity(version) != process->identity)) {
-    return;
-  }
-  // So it is for want of use.
-  if (known_.policy.pinned.count(key) > 0) {
-    Break("a pinned version idles out");
-  }
-  if (now_ - process->last_used < IdleLimit(version)) {
-    Break(absl::StrCat("process ", process->id, " is drained while used"));
-  }
-}
 
-// As the policy's documentation says it.
-std::chrono::seconds IdleLimit(uint32_t version) const {
-  if (known_.policy.keep_newest == 0) {
-    return std::chrono::seconds(kIdleSeconds);
+  Process* Find(StartId id) {
+    for (Process& process : processes_) {
+      if (process.id == id && !process.over()) return &process;
+    }
+    return nullptr;
   }
-  size_t newer = 0;
-  for (uint32_t v = version + 1; v < kVersions; ++v) {
-    newer += known_.installed[v] ? 1 : 0;
-  }
-  const bool kept =
-      known_.installed[version] && newer < known_.policy.keep_newest;
-  return std::chrono::seconds(kept ? kIdleSeconds : kKeepSeconds);
-}
 
-void Carry(const LookAtBackend& look) {
-  Process* process = Find(look.id);
-  if (process == nullptr || process->over()) {
-    Break("something is looked at that does not run");
-    return;
+  Process* FindLease(NegotiationId lease) {
+    for (Process& process : processes_) {
+      if (process.lease == lease && !process.over()) return &process;
+    }
+    return nullptr;
   }
-  Note(absl::StrCat("  look at process ", look.id));
-  process->look_asked = true;
-  if (process->withdrawn) return;
-  if (process->looked_at.has_value() &&
-      now_ - *process->looked_at < std::chrono::seconds(kKeepSeconds)) {
-    Break("an idle process is looked at too often");
-  }
-  process->looked_at = now_;
-}
 
-void Carry(const ExamineBackend& examine) {
-  Process* process = Find(examine.id);
-  if (process == nullptr || process->over()) {
-    Break("something is examined that does not run");
-    return;
-  }
-  process->examination_asked = true;
-}
-
-void Carry(const Answer& answer) {
-  const auto found = unanswered_.find(answer.id);
-  if (found == unanswered_.end()) {
-    Break(absl::StrCat("client ", answer.id,
-                       " is answered twice, or after it left"));
-    return;
-  }
-  const std::string version = found->second.version;
-  unanswered_.erase(found);
-  if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
-    if (Process* process = FindLease(answer.id)) {
-      process->lease_over = true;
-      if (process->state == Process::kRegistering) {
-        process->state = Process::kOver;
+  void Carry(const StartBackend& start) {
+    const std::string& version = start.plan.version.version;
+    if (Process* process = std::exchange(resumed_, nullptr)) {
+      Note(absl::StrCat("  go on with process ", process->id, " as ",
+                        start.plan.id, start.plan.leaving ? ", leaving" : ""));
+      process->id = start.plan.id;
+      process->adopting = true;
+      // A run does not wait for one that is leaving to become ready.
+      if (start.plan.leaving) {
+        process->state = Process::kServing;
+      } else if (process->state == Process::kServing) {
+        process->state = Process::kLeft;
       }
+      return;
     }
-    Note(absl::StrCat("  client ", answer.id, " is refused: ", refused->text));
-    if (refused->refusal() == v1::REFUSAL_BACKEND_BROKEN) {
-      if (refused->detail.evidence().empty()) {
-        Break("a version is called broken without evidence");
-      }
-      settled_[version] = true;
-    }
-    return;
-  }
-  const v1::BackendRoute& route =
-      std::get<v1::NegotiateResponse>(answer.outcome).route();
-  Note(
-      absl::StrCat("  client ", answer.id, " is routed to ", route.endpoint()));
-  CheckRoute(route, version, "a client is routed to");
-  settled_[version] = true;
-}
-
-void CheckRoute(const v1::BackendRoute& route, const std::string& version,
-                const char* what) {
-  for (const Process& process : processes_) {
-    if (EndpointName(process.pid) != route.endpoint()) continue;
-    if (process.version != version) {
-      Break(absl::StrCat(what, " another version"));
-    }
-    if (process.state != Process::kServing || process.told_to_stop ||
-        process.withdrawn || process.left_leaving) {
-      Break(absl::StrCat(what, " process ", process.id,
-                         ", which does not serve any more"));
-    }
-    return;
-  }
-  Break(absl::StrCat(what, " nothing"));
-}
-
-void Carry(const AnswerReport& answer) {
-  if (unreported_.erase(answer.id) == 0) {
-    Break("a report is answered twice");
-  }
-  const auto* response =
-      std::get_if<v1::ReportBackendResponse>(&answer.outcome);
-  if (response != nullptr) {
-    Note(absl::StrCat("  report ", answer.id, ": ",
-                      v1::BackendVerdict_Name(response->verdict())));
-  }
-}
-
-void Carry(const AnswerRetire& answer) {
-  if (unretired_.erase(answer.id) == 0) {
-    Break("who wanted a backend ended is answered twice");
-  }
-}
-
-void Carry(const service::PassOn&) {
-  Break("passed on, though nobody is of another world");
-}
-void Carry(const RefreshCatalog&) { reading_ = true; }
-void Carry(const service::RoutesChanged&) { routes_ = machine_->Routes(); }
-
-// --- What must always hold
-
-Time AnswerBy(Time deadline) const {
-  return std::min(now_ + std::chrono::seconds(10),
-                  std::max(now_, deadline - milliseconds(250)));
-}
-
-void Check() {
-  for (const auto& [id, asked] : unanswered_) {
-    if (asked.answer_by < now_) {
-      Break(absl::StrCat("client ", id, " is not answered in time"));
-    }
-  }
-  for (const auto& [id, answer_by] : unreported_) {
-    if (answer_by < now_) Break("a report is not answered in time");
-  }
-  for (const auto& [id, answer_by] : unretired_) {
-    if (answer_by < now_) Break("who wants an end is not answered in time");
-  }
-  for (uint32_t v = 0; v < kVersions; ++v) {
-    v1::NegotiateRequest request;
-    request.set_service(kService);
-    request.set_wanted_version(VersionName(v));
-    const auto found = routes_.Find(request);
-    if (!found.has_value()) continue;
-    CheckRoute(found->route(), VersionName(v), "a route is published to");
-    if (known_.policy.blocked.count({kService, VersionName(v)}) > 0) {
-      Break("a route of a blocked version is published");
-    }
+    Process* const registering = start.plan.registration.has_value()
+                                     ? FindLease(start.plan.registration->lease)
+                                     : nullptr;
+    Note(absl::StrCat(
+        registering != nullptr ? "  look at process " : "  start process ",
+        start.plan.id, " of ", version));
+    size_t starting = 1;
     for (const Process& process : processes_) {
-      if (EndpointName(process.pid) == found->route().endpoint() &&
-          process.identity != known_.Identity(v) && !process.foreign) {
-        Break("a route leads to a binary that was replaced");
+      if (process.over() || &process == registering) continue;
+      // Both had started themselves: the broker can only choose one.
+      if (registering != nullptr && process.state == Process::kAwaited) {
+        continue;
       }
+      if (process.version == version) {
+        Break(absl::StrCat("process ", process.id, " and process ",
+                           start.plan.id, " write one cache"));
+      }
+      starting += process.state == Process::kStarting && !process.adopting;
+    }
+    if (starting > SmallLimits().concurrent_starts + stopping_starts()) {
+      Break("too many starts at once");
+    }
+    if (down_) Break("something is started while the broker shuts down");
+    if (known_.policy.blocked.count({kService, version}) > 0) {
+      Break("a blocked version is started");
+    }
+    if (start.plan.registration.has_value()) {
+      if (registering == nullptr) {
+        Break("a lease that nobody asked for");
+        return;
+      }
+      registering->id = start.plan.id;
+      registering->identity = start.plan.version.binary_identity;
+      registering->state = Process::kStarting;
+      return;
+    }
+    Process process;
+    process.id = start.plan.id;
+    process.version = version;
+    process.identity = start.plan.version.binary_identity;
+    process.pid = ++last_pid_;
+    process.adopting = !start.plan.only_adopt.empty();
+    processes_.push_back(std::move(process));
+  }
+
+  // Those count no more: they are on their way out.
+  size_t stopping_starts() const {
+    return std::count_if(processes_.begin(), processes_.end(),
+                         [](const Process& process) {
+                           return process.state == Process::kStarting &&
+                                  process.told_to_stop && !process.adopting;
+                         });
+  }
+
+  void Carry(const StopBackend& stop) {
+    Note(absl::StrCat("  stop process ", stop.id));
+    Process* process = Find(stop.id);
+    if (process == nullptr || process->over()) {
+      Break("something is ended that does not run");
+      return;
+    }
+    if (process->foreign && !process->drain_asked && !stop_all_) {
+      Break("a stranger's process is ended unasked");
+    }
+    if (!process->end_asked && !stop_all_ && process->busy()) {
+      Break(absl::StrCat("process ", stop.id, " is ended with work in flight"));
+    }
+    if (!process->end_asked && !stop_all_ && !process->socket_gone) {
+      Break("a process is ended that clients can still reach");
+    }
+    process->told_to_stop = true;
+  }
+
+  void Carry(const NoteLeaving& note) {
+    Process* process = Find(note.id);
+    if (process == nullptr || process->over()) {
+      Break("something is to leave that does not run");
+      return;
+    }
+    process->noted = note.why;
+  }
+
+  void Carry(const WithdrawBackend& withdraw) {
+    Note(absl::StrCat("  withdraw process ", withdraw.id));
+    Process* process = Find(withdraw.id);
+    if (process == nullptr || process->over()) {
+      Break("something is withdrawn that does not run");
+      return;
+    }
+    const bool again = std::exchange(process->withdrawn, true);
+    if (process->drain_asked || process->unlinked || again) return;
+    if (process->foreign) Break("a stranger's process is drained unasked");
+    const auto version =
+        static_cast<uint32_t>(process->version.back() - '0') % kVersions;
+    const std::pair<std::string, std::string> key{kService, process->version};
+    if (known_.policy.blocked.count(key) > 0 ||
+        (known_.installed[version] &&
+         known_.Identity(version) != process->identity)) {
+      return;
+    }
+    // So it is for want of use.
+    if (known_.policy.pinned.count(key) > 0) {
+      Break("a pinned version idles out");
+    }
+    if (now_ - process->last_used < IdleLimit(version)) {
+      Break(absl::StrCat("process ", process->id, " is drained while used"));
     }
   }
-  // The one whose answer it was that made it read.
-  if (std::exchange(reading_, false) && !down_) ReadFiles(false);
-}
 
-// --- Once nothing fails any more
+  // As the policy's documentation says it.
+  std::chrono::seconds IdleLimit(uint32_t version) const {
+    if (known_.policy.keep_newest == 0) {
+      return std::chrono::seconds(kIdleSeconds);
+    }
+    size_t newer = 0;
+    for (uint32_t v = version + 1; v < kVersions; ++v) {
+      newer += known_.installed[v] ? 1 : 0;
+    }
+    const bool kept =
+        known_.installed[version] && newer < known_.policy.keep_newest;
+    return std::chrono::seconds(kept ? kIdleSeconds : kKeepSeconds);
+  }
 
-void Settle() {
-  Note("nothing fails any more");
-  if (!down_) {
-    ReadFiles(/*forgive=*/false);
-    settled_.clear();
-    Time ask_again = now_;
-    const Time until = now_ + std::chrono::seconds(kSettleSeconds);
-    while (broken_.empty() && now_ < until && !Settled()) {
-      BehaveAll();
-      if (now_ >= ask_again) {
-        ask_again = now_ + milliseconds(500);
-        for (uint32_t v = 0; v < kVersions; ++v) {
-          if (IsWanted(v) && !settled_[VersionName(v)]) Ask(v, 5001, false);
+  void Carry(const LookAtBackend& look) {
+    Process* process = Find(look.id);
+    if (process == nullptr || process->over()) {
+      Break("something is looked at that does not run");
+      return;
+    }
+    Note(absl::StrCat("  look at process ", look.id));
+    process->look_asked = true;
+    if (process->withdrawn) return;
+    if (process->looked_at.has_value() &&
+        now_ - *process->looked_at < std::chrono::seconds(kKeepSeconds)) {
+      Break("an idle process is looked at too often");
+    }
+    process->looked_at = now_;
+  }
+
+  void Carry(const ExamineBackend& examine) {
+    Process* process = Find(examine.id);
+    if (process == nullptr || process->over()) {
+      Break("something is examined that does not run");
+      return;
+    }
+    process->examination_asked = true;
+  }
+
+  void Carry(const Answer& answer) {
+    const auto found = unanswered_.find(answer.id);
+    if (found == unanswered_.end()) {
+      Break(absl::StrCat("client ", answer.id,
+                         " is answered twice, or after it left"));
+      return;
+    }
+    const std::string version = found->second.version;
+    unanswered_.erase(found);
+    if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
+      if (Process* process = FindLease(answer.id)) {
+        process->lease_over = true;
+        if (process->state == Process::kRegistering) {
+          process->state = Process::kOver;
         }
       }
-      Pass(kSettleStep);
+      Note(
+          absl::StrCat("  client ", answer.id, " is refused: ", refused->text));
+      if (refused->refusal() == v1::REFUSAL_BACKEND_BROKEN) {
+        if (refused->detail.evidence().empty()) {
+          Break("a version is called broken without evidence");
+        }
+        settled_[version] = true;
+      }
+      return;
     }
-    for (uint32_t v = 0; v < kVersions && broken_.empty(); ++v) {
-      if (IsWanted(v) && !settled_[VersionName(v)]) {
-        Break(absl::StrCat(VersionName(v), " is wanted and does not run, ",
-                           "and is not called broken either"));
+    const v1::BackendRoute& route =
+        std::get<v1::NegotiateResponse>(answer.outcome).route();
+    Note(absl::StrCat("  client ", answer.id, " is routed to ",
+                      route.endpoint()));
+    CheckRoute(route, version, "a client is routed to");
+    settled_[version] = true;
+  }
+
+  void CheckRoute(const v1::BackendRoute& route, const std::string& version,
+                  const char* what) {
+    for (const Process& process : processes_) {
+      if (EndpointName(process.pid) != route.endpoint()) continue;
+      if (process.version != version) {
+        Break(absl::StrCat(what, " another version"));
+      }
+      if (process.state != Process::kServing || process.told_to_stop ||
+          process.withdrawn || process.left_leaving) {
+        Break(absl::StrCat(what, " process ", process.id,
+                           ", which does not serve any more"));
+      }
+      return;
+    }
+    Break(absl::StrCat(what, " nothing"));
+  }
+
+  void Carry(const AnswerReport& answer) {
+    if (unreported_.erase(answer.id) == 0) {
+      Break("a report is answered twice");
+    }
+    const auto* response =
+        std::get_if<v1::ReportBackendResponse>(&answer.outcome);
+    if (response != nullptr) {
+      Note(absl::StrCat("  report ", answer.id, ": ",
+                        v1::BackendVerdict_Name(response->verdict())));
+    }
+  }
+
+  void Carry(const AnswerRetire& answer) {
+    if (unretired_.erase(answer.id) == 0) {
+      Break("who wanted a backend ended is answered twice");
+    }
+  }
+
+  void Carry(const service::PassOn&) {
+    Break("passed on, though nobody is of another world");
+  }
+  void Carry(const RefreshCatalog&) { reading_ = true; }
+  void Carry(const service::RoutesChanged&) { routes_ = machine_->Routes(); }
+
+  // --- What must always hold
+
+  Time AnswerBy(Time deadline) const {
+    return std::min(now_ + std::chrono::seconds(10),
+                    std::max(now_, deadline - milliseconds(250)));
+  }
+
+  void Check() {
+    for (const auto& [id, asked] : unanswered_) {
+      if (asked.answer_by < now_) {
+        Break(absl::StrCat("client ", id, " is not answered in time"));
+      }
+    }
+    for (const auto& [id, answer_by] : unreported_) {
+      if (answer_by < now_) Break("a report is not answered in time");
+    }
+    for (const auto& [id, answer_by] : unretired_) {
+      if (answer_by < now_) Break("who wants an end is not answered in time");
+    }
+    for (uint32_t v = 0; v < kVersions; ++v) {
+      v1::NegotiateRequest request;
+      request.set_service(kService);
+      request.set_wanted_version(VersionName(v));
+      const auto found = routes_.Find(request);
+      if (!found.has_value()) continue;
+      CheckRoute(found->route(), VersionName(v), "a route is published to");
+      if (known_.policy.blocked.count({kService, VersionName(v)}) > 0) {
+        Break("a route of a blocked version is published");
+      }
+      for (const Process& process : processes_) {
+        if (EndpointName(process.pid) == found->route().endpoint() &&
+            process.identity != known_.Identity(v) && !process.foreign) {
+          Break("a route leads to a binary that was replaced");
+        }
+      }
+    }
+    // The one whose answer it was that made it read.
+    if (std::exchange(reading_, false) && !down_) ReadFiles(false);
+  }
+
+  // --- Once nothing fails any more
+
+  void Settle() {
+    Note("nothing fails any more");
+    if (!down_) {
+      ReadFiles(/*forgive=*/false);
+      settled_.clear();
+      Time ask_again = now_;
+      const Time until = now_ + std::chrono::seconds(kSettleSeconds);
+      while (broken_.empty() && now_ < until && !Settled()) {
+        BehaveAll();
+        if (now_ >= ask_again) {
+          ask_again = now_ + milliseconds(500);
+          for (uint32_t v = 0; v < kVersions; ++v) {
+            if (IsWanted(v) && !settled_[VersionName(v)]) Ask(v, 5001, false);
+          }
+        }
+        Pass(kSettleStep);
+      }
+      for (uint32_t v = 0; v < kVersions && broken_.empty(); ++v) {
+        if (IsWanted(v) && !settled_[VersionName(v)]) {
+          Break(absl::StrCat(VersionName(v), " is wanted and does not run, ",
+                             "and is not called broken either"));
+        }
+      }
+    }
+    // Everybody has an answer when the longest time to answer is over, what
+    // was told to end has ended, and what nobody uses is not there any more.
+    const Time until =
+        now_ + std::chrono::seconds(down_ ? 11 : 2 * kIdleSeconds + 11);
+    while (broken_.empty() && now_ < until) {
+      BehaveAll();
+      Pass(down_ ? milliseconds(500) : milliseconds(250));
+    }
+    if (!unanswered_.empty() || !unreported_.empty() || !unretired_.empty()) {
+      Break("somebody is never answered");
+    }
+    if (down_) return;
+    for (const Process& process : processes_) {
+      const bool pinned =
+          known_.policy.pinned.count({kService, process.version}) > 0;
+      if (!process.over() && !process.foreign &&
+          (!pinned || process.withdrawn)) {
+        Break(absl::StrCat("process ", process.id, " is never ended"));
       }
     }
   }
-  // Everybody has an answer when the longest time to answer is over, what
-  // was told to end has ended, and what nobody uses is not there any more.
-  const Time until =
-      now_ + std::chrono::seconds(down_ ? 11 : 2 * kIdleSeconds + 11);
-  while (broken_.empty() && now_ < until) {
-    BehaveAll();
-    Pass(down_ ? milliseconds(500) : milliseconds(250));
+
+  bool IsWanted(uint32_t v) const {
+    return known_.installed[v] &&
+           known_.policy.blocked.count({kService, VersionName(v)}) == 0;
   }
-  if (!unanswered_.empty() || !unreported_.empty() || !unretired_.empty()) {
-    Break("somebody is never answered");
+
+  bool Settled() {
+    for (uint32_t v = 0; v < kVersions; ++v) {
+      if (IsWanted(v) && !settled_[VersionName(v)]) return false;
+    }
+    return true;
   }
-  if (down_) return;
-  for (const Process& process : processes_) {
-    const bool pinned =
-        known_.policy.pinned.count({kService, process.version}) > 0;
-    if (!process.over() && !process.foreign && (!pinned || process.withdrawn)) {
-      Break(absl::StrCat("process ", process.id, " is never ended"));
+
+  void BehaveAll() {
+    for (size_t i = 0; i < processes_.size() && broken_.empty(); ++i) {
+      processes_[i].connections = 0;
+      processes_[i].children = false;
+      Proceed(processes_[i], 1);
     }
   }
-}
 
-bool IsWanted(uint32_t v) const {
-  return known_.installed[v] &&
-         known_.policy.blocked.count({kService, VersionName(v)}) == 0;
-}
+  struct Asked {
+    std::string version;
+    Time answer_by;
+  };
 
-bool Settled() {
-  for (uint32_t v = 0; v < kVersions; ++v) {
-    if (IsWanted(v) && !settled_[VersionName(v)]) return false;
-  }
-  return true;
-}
+  static constexpr Time kBegin = Time() + std::chrono::seconds(1000);
 
-void BehaveAll() {
-  for (size_t i = 0; i < processes_.size() && broken_.empty(); ++i) {
-    processes_[i].connections = 0;
-    processes_[i].children = false;
-    Proceed(processes_[i], 1);
-  }
-}
-
-struct Asked {
-  std::string version;
-  Time answer_by;
-};
-
-static constexpr Time kBegin = Time() + std::chrono::seconds(1000);
-
-service::Counters counters_;
-std::unique_ptr<Machine> machine_;
-const History& history_;
-std::vector<std::string>* const steps_;
-std::string broken_;
-Time now_ = kBegin;
-Files files_;
-Files known_;
-bool reading_ = false;
-bool down_ = false;
-bool stop_all_ = false;
-// Their places stay while others come.
-std::deque<Process> processes_;
-service::RouteTable routes_;
-NegotiationId last_negotiation_ = 0;
-uint64_t last_retire_ = 0;
-uint64_t last_report_ = 0;
-uint32_t last_pid_ = 0;
-// The next StartBackend is to go on with this one.
-Process* resumed_ = nullptr;
-std::map<NegotiationId, Asked> unanswered_;
-std::map<uint64_t, Time> unreported_;
-std::map<uint64_t, Time> unretired_;
-// Versions that were routed to, or called broken, since nothing fails.
-std::map<std::string, bool> settled_;
+  service::Counters counters_;
+  std::unique_ptr<Machine> machine_;
+  const History& history_;
+  std::vector<std::string>* const steps_;
+  std::string broken_;
+  Time now_ = kBegin;
+  Files files_;
+  Files known_;
+  bool reading_ = false;
+  bool down_ = false;
+  bool stop_all_ = false;
+  // Their places stay while others come.
+  std::deque<Process> processes_;
+  service::RouteTable routes_;
+  NegotiationId last_negotiation_ = 0;
+  uint64_t last_retire_ = 0;
+  uint64_t last_report_ = 0;
+  uint32_t last_pid_ = 0;
+  // The next StartBackend is to go on with this one.
+  Process* resumed_ = nullptr;
+  std::map<NegotiationId, Asked> unanswered_;
+  std::map<uint64_t, Time> unreported_;
+  std::map<uint64_t, Time> unretired_;
+  // Versions that were routed to, or called broken, since nothing fails.
+  std::map<std::string, bool> settled_;
 };
 
 struct Weight {
