@@ -261,15 +261,17 @@ TEST_F(ManagedBackendTest, IdlenessStopsItButNothingThatIsInFlight) {
 TEST_F(ManagedBackendTest, OthersThatKeepComingDoNotKeepItFromStopping) {
   Start();
   std::atomic<bool> over{false};
+  std::atomic<int> came{0};
   std::vector<std::thread> crowd;
   for (int i = 0; i < 4; ++i) {
     crowd.emplace_back([&] {
-      while (!over && Connect(options_.endpoint).ok()) {
-      }
+      while (!over && Connect(options_.endpoint).ok()) ++came;
     });
   }
+  EXPECT_TRUE(ipc::WaitFor([&] { return came > 1000; }, "a crowd"));
   backend_->Stop();
-  EXPECT_TRUE(ipc::WaitFor([&] { return !HasItsName(); }, "its name to go"));
+  EXPECT_TRUE(ipc::WaitFor([&] { return !HasItsName(); }, "its name to go",
+                           absl::Seconds(5)));
   over = true;
   for (std::thread& one : crowd) one.join();
 }
