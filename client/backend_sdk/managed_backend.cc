@@ -1,11 +1,14 @@
 #include "client/backend_sdk/managed_backend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,10 +18,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
@@ -50,11 +55,12 @@ constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
 // A client that takes none of its reply for this long is given up.
 constexpr absl::Duration kWriteTimeout = absl::Minutes(1);
 
-// How long accepting pauses when descriptors have run out.
+// How long accepting pauses when descriptors or threads have run out.
 constexpr absl::Duration kExhaustedPause = absl::Milliseconds(50);
 
-// How long whoever listens at our endpoint already has to take a connection.
-constexpr absl::Duration kLookTimeout = absl::Seconds(1);
+// How long a first message like a probe's may take to be whole. Less than the
+// grace, so that none of them uses that up.
+constexpr absl::Duration kFirstMessageTimeout = absl::Seconds(2);
 
 UniqueFd NewEvent() { return UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
@@ -85,6 +91,37 @@ std::string Variable(const char* name) {
   return value != nullptr ? value : "";
 }
 
+// Creates the file, and waits until no other process has it locked.
+absl::StatusOr<UniqueFd> LockFile(const std::string& path) {
+  for (;;) {
+    UniqueFd file(
+        open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+    if (flock(file.get(), LOCK_EX) != 0) {
+      if (errno == EINTR) continue;
+      return absl::ErrnoToStatus(errno, absl::StrCat("lock ", path));
+    }
+    // Who had it before has removed it.
+    struct stat locked;
+    const absl::StatusOr<ipc::FileIdentity> named = ipc::IdentifyFile(path);
+    if (named.ok() && fstat(file.get(), &locked) == 0 &&
+        *named == ipc::FileIdentity{locked.st_dev, locked.st_ino}) {
+      return file;
+    }
+  }
+}
+
+absl::StatusOr<ipc::Listener> BindUnlessServed(const ipc::Endpoint& endpoint) {
+  const absl::Status found =
+      ipc::Connect(endpoint, Deadline::After(absl::ZeroDuration())).status();
+  // One with a full backlog serves, too.
+  if (found.ok() || absl::IsDeadlineExceeded(found)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("somebody serves ", endpoint.path()));
+  }
+  return ipc::Listener::Bind(endpoint);
+}
+
 absl::StatusOr<ipc::Listener> Bind(const std::string& path) {
   if (path.empty()) {
     return absl::InvalidArgumentError(
@@ -93,10 +130,12 @@ absl::StatusOr<ipc::Listener> Bind(const std::string& path) {
   }
   ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint endpoint,
                        ipc::Endpoint::Parse(path));
-  if (ipc::Connect(endpoint, Deadline::After(kLookTimeout)).ok()) {
-    return absl::AlreadyExistsError(absl::StrCat("somebody serves ", path));
-  }
-  return ipc::Listener::Bind(endpoint);
+  // Of two that find nobody there, the second would take the first one's name.
+  const std::string lock_path = absl::StrCat(path, ".lock");
+  ZCB_ASSIGN_OR_RETURN(const UniqueFd lock, LockFile(lock_path));
+  absl::StatusOr<ipc::Listener> listener = BindUnlessServed(endpoint);
+  unlink(lock_path.c_str());
+  return listener;
 }
 
 int64_t Now() {
@@ -117,18 +156,25 @@ class Connection : public BackendConnection {
  public:
   Connection(Shared& shared, UniqueFd fd)
       : shared_(shared), fd_(std::move(fd)) {}
-  ~Connection() override { thread_.join(); }
+  ~Connection() override {
+    if (thread_.joinable()) thread_.join();
+  }
 
-  // Once.
+  // Once. kResourceExhausted: no thread is to be had.
   template <class Work>
-  void Start(Work work) {
-    thread_ = std::thread([this, work] {
-      work(*this);
-      fd_.reset();
-      SetInFlight(false);
-      done_ = true;
-      Raise(shared_.ended);
-    });
+  absl::Status Start(Work work) {
+    try {
+      thread_ = std::thread([this, work] {
+        work(*this);
+        fd_.reset();
+        SetInFlight(false);
+        done_ = true;
+        Raise(shared_.ended);
+      });
+    } catch (const std::system_error& error) {
+      return absl::ResourceExhaustedError(error.what());
+    }
+    return absl::OkStatus();
   }
 
   bool in_flight() const { return in_flight_; }
@@ -138,6 +184,10 @@ class Connection : public BackendConnection {
   void PutBack(std::string bytes) { begun_ = std::move(bytes); }
 
   bool Read(std::string* buffer) override {
+    return ReadBefore(Deadline::Infinite(), buffer);
+  }
+
+  bool ReadBefore(Deadline deadline, std::string* buffer) {
     if (!begun_.empty()) {
       buffer->append(std::exchange(begun_, {}));
       return true;
@@ -146,8 +196,9 @@ class Connection : public BackendConnection {
     if (between) SetInFlight(false);
     pollfd events[] = {{fd_.get(), POLLIN, 0},
                        {between ? shared_.stopping.get() : -1, POLLIN, 0}};
-    while (poll(events, 2, -1) < 0) {
-      if (errno != EINTR) return false;
+    int ready = 0;
+    while ((ready = poll(events, 2, deadline.PollTimeoutMillis())) <= 0) {
+      if (ready < 0 ? errno != EINTR : deadline.Expired()) return false;
     }
     if (events[1].revents != 0) {
       // What has been sent by now is answered, and no more.
@@ -209,7 +260,8 @@ class Backend : public ManagedBackend {
     // The name first: who finds none asks the broker, or starts the next one.
     // Who had found it is there by now.
     absl::Status unnamed = TakeNameAway();
-    if (!inherited_) AcceptWaiting(handler).IgnoreError();
+    while (!inherited_ && AcceptOne(handler).value_or(false)) {
+    }
     listener_.reset();
     AwaitConnections(reason.ok() ? 0 : 1);
     if (reason.ok() && !unnamed.ok()) return unnamed;
@@ -243,7 +295,8 @@ class Backend : public ManagedBackend {
       if (events[1].revents != 0) return StopReason::kStopCall;
       if (events[2].revents != 0) JoinEnded();
       if (events[3].revents == 0) continue;
-      const absl::Status accepted = AcceptWaiting(handler);
+      // One a turn: they may come faster than they are accepted.
+      const absl::Status accepted = AcceptOne(handler).status();
       if (absl::IsResourceExhausted(accepted)) {
         absl::SleepFor(kExhaustedPause);
       } else if (!accepted.ok()) {
@@ -252,26 +305,29 @@ class Backend : public ManagedBackend {
     }
   }
 
-  absl::Status AcceptWaiting(const Handler& handler) {
-    for (;;) {
-      ZCB_ASSIGN_OR_RETURN(absl::optional<UniqueFd> fd, listener_->Accept());
-      if (!fd.has_value()) return absl::OkStatus();
-      if (!ipc::CheckPeerIsUs(*fd).ok()) continue;
-      connections_.push_back(
-          std::make_unique<Connection>(shared_, *std::move(fd)));
-      connections_.back()->Start([this, &handler](Connection& connection) {
-        Run(connection, handler);
-      });
-    }
+  // Whether one waited. kResourceExhausted: it waits still, or was closed.
+  absl::StatusOr<bool> AcceptOne(const Handler& handler) {
+    ZCB_ASSIGN_OR_RETURN(absl::optional<UniqueFd> fd, listener_->Accept());
+    if (!fd.has_value()) return false;
+    if (!ipc::CheckPeerIsUs(*fd).ok()) return true;
+    auto accepted = std::make_unique<Connection>(shared_, *std::move(fd));
+    ZCB_RETURN_IF_ERROR(
+        accepted->Start([this, &handler](Connection& connection) {
+          Run(connection, handler);
+        }));
+    connections_.push_back(std::move(accepted));
+    return true;
   }
 
   void Run(Connection& connection, const Handler& handler) {
     std::string begun;
-    FirstMessage first;
-    do {
-      if (!connection.Read(&begun)) return;
+    if (!connection.Read(&begun)) return;
+    const Deadline whole = Deadline::After(kFirstMessageTimeout);
+    FirstMessage first = ipc::DetectFirstMessage(begun);
+    while (first.kind == FirstMessage::Kind::kNeedMore) {
+      if (!connection.ReadBefore(whole, &begun)) return;
       first = ipc::DetectFirstMessage(begun);
-    } while (first.kind == FirstMessage::Kind::kNeedMore);
+    }
     if (first.kind == FirstMessage::Kind::kIdentityProbe) {
       AnswerProbe(connection, first.probe);
       return;
@@ -281,15 +337,21 @@ class Backend : public ManagedBackend {
   }
 
   void AnswerProbe(Connection& connection, const Frame& probe) {
-    // Only who is asked has its executable read.
-    std::call_once(described_, [this] {
+    const absl::StatusOr<DaemonProcess> identity = Identity();
+    if (!identity.ok()) return;
+    const absl::StatusOr<std::string> reply =
+        ipc::EncodeProbeReply(probe, *identity);
+    if (reply.ok()) connection.Write(*reply);
+  }
+
+  // Only who is asked has its executable read; once, where that succeeds.
+  absl::StatusOr<DaemonProcess> Identity() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!identity_.ok()) {
       identity_ =
           DescribeOwnProcess(options_.namespace_id, endpoint_, started_);
-    });
-    if (!identity_.ok()) return;
-    const absl::StatusOr<std::string> reply =
-        ipc::EncodeProbeReply(probe, *identity_);
-    if (reply.ok()) connection.Write(*reply);
+    }
+    return identity_;
   }
 
   absl::Status TakeNameAway() {
@@ -336,8 +398,8 @@ class Backend : public ManagedBackend {
   const UniqueFd signals_;
   absl::optional<ipc::Listener> listener_;  // none once it stops
   Shared shared_;
-  std::once_flag described_;
-  absl::StatusOr<DaemonProcess> identity_;
+  std::mutex mutex_;
+  absl::StatusOr<DaemonProcess> identity_ ABSL_GUARDED_BY(mutex_);
   // Of the thread that serves. The last member: they use the others.
   std::vector<std::unique_ptr<Connection>> connections_;
 };

@@ -58,11 +58,12 @@ class BackendConnection {
 
 class ManagedBackend {
  public:
-  // Called for each connection, on a thread of its own, several at a time: a
-  // handler may block, as one that runs a compiler does. The connection ends
-  // with its return. Not called for the identity probe, which is answered
-  // here, nor for clients of other users, which are turned away. It must not
-  // throw.
+  // Called for each connection whose client has sent something (a protocol in
+  // which the server speaks first is not for the kit), on a thread of its own,
+  // several at a time: a handler may block, as one that runs a compiler does.
+  // The connection ends with its return. Not called for the identity probe,
+  // which is answered here, nor for clients of other users, which are turned
+  // away. It must not throw.
   using Handler = std::function<void(BackendConnection& connection)>;
 
   // Listens: clients may connect, and are served once Serve is called. From

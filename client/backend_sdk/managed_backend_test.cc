@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,10 +13,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,6 +30,7 @@
 #include "ipc/endpoint.h"
 #include "ipc/frame/envelope.h"
 #include "ipc/frame/identity_probe.h"
+#include "ipc/listener.h"
 #include "ipc/socket.h"
 #include "ipc/testing/latch.h"
 #include "ipc/testing/scoped_runtime_dir.h"
@@ -90,6 +94,22 @@ class Client {
 
  private:
   ipc::UniqueFd fd_;
+};
+
+// Of this process, until it is destroyed; the hard limit stays.
+class ScopedSoftLimit {
+ public:
+  ScopedSoftLimit(__rlimit_resource resource, rlim_t limit)
+      : resource_(resource) {
+    EXPECT_EQ(getrlimit(resource_, &before_), 0);
+    const rlimit lowered{limit, before_.rlim_max};
+    EXPECT_EQ(setrlimit(resource_, &lowered), 0);
+  }
+  ~ScopedSoftLimit() { setrlimit(resource_, &before_); }
+
+ private:
+  const __rlimit_resource resource_;
+  rlimit before_{};
 };
 
 class ManagedBackendTest : public ::testing::Test {
@@ -238,6 +258,24 @@ TEST_F(ManagedBackendTest, IdlenessStopsItButNothingThatIsInFlight) {
   EXPECT_GE(absl::Now() - begun, absl::Milliseconds(300));
 }
 
+TEST_F(ManagedBackendTest, OthersThatKeepComingDoNotKeepItFromStopping) {
+  Start();
+  std::atomic<bool> over{false};
+  std::atomic<int> came{0};
+  std::vector<std::thread> crowd;
+  for (int i = 0; i < 4; ++i) {
+    crowd.emplace_back([&] {
+      while (!over && Connect(options_.endpoint).ok()) ++came;
+    });
+  }
+  EXPECT_TRUE(ipc::WaitFor([&] { return came > 1000; }, "a crowd"));
+  backend_->Stop();
+  EXPECT_TRUE(ipc::WaitFor([&] { return !HasItsName(); }, "its name to go",
+                           absl::Seconds(5)));
+  over = true;
+  for (std::thread& one : crowd) one.join();
+}
+
 TEST_F(ManagedBackendTest, AServiceManagerIsTold) {
   const ipc::UniqueFd manager(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
@@ -262,6 +300,31 @@ TEST_F(ManagedBackendTest, AServiceManagerIsTold) {
             StopReason::kStopCall);
   unsetenv("NOTIFY_SOCKET");
   EXPECT_EQ(told(), "STOPPING=1");
+}
+
+TEST_F(ManagedBackendTest, AMomentWithoutDescriptorsIsNotRemembered) {
+  Start();
+  const std::string probe = ipc::EncodeProbeRequest({});
+  Client first(options_.endpoint);
+  first.Begin(probe.substr(0, 1));
+  {
+    // As many as the backend polls, and fewer than are open.
+    const ScopedSoftLimit none(RLIMIT_NOFILE, 4);
+    first.Send(probe.substr(1));
+    EXPECT_EQ(first.Receive(), "");
+  }
+  Client second(options_.endpoint);
+  second.Send(probe);
+  EXPECT_NE(second.Receive(), "");
+}
+
+TEST_F(ManagedBackendTest, WhatMayBecomeAProbeIsNotWaitedForLong) {
+  options_.idle_timeout = absl::Milliseconds(50);
+  Start([](BackendConnection&) { ADD_FAILURE() << "called"; });
+  Client client(options_.endpoint);
+  client.Begin("\1");
+  EXPECT_EQ(client.Receive(), "");
+  EXPECT_EQ(StopReasonAfter([] {}).value(), StopReason::kIdle);
 }
 
 TEST_F(ManagedBackendTest, TheProbeIsAnsweredWithoutTheHandler) {
@@ -324,6 +387,42 @@ TEST_F(ManagedBackendTest, OneServesAnEndpoint) {
   EXPECT_EQ(client.Receive(), "still\n");
 }
 
+TEST_F(ManagedBackendTest, OneWithAFullBacklogServes) {
+  const auto full =
+      ipc::Listener::Bind(*ipc::Endpoint::Parse(options_.endpoint));
+  ASSERT_TRUE(full.ok()) << full.status();
+  ASSERT_EQ(listen(full->fd(), 0), 0);
+  const auto waits = Connect(options_.endpoint);
+  ASSERT_TRUE(waits.ok()) << waits.status();
+  const absl::Status second = ManagedBackend::Open(options_).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(second)) << second;
+  EXPECT_TRUE(full->HasItsName());
+}
+
+TEST_F(ManagedBackendTest, OfSeveralThatStartAtOnceOneServes) {
+  for (int round = 0; round < 50; ++round) {
+    // One that died has left its name.
+    ASSERT_TRUE(
+        ipc::Listener::Bind(*ipc::Endpoint::Parse(options_.endpoint)).ok());
+    absl::StatusOr<std::unique_ptr<ManagedBackend>> opened[4];
+    std::vector<std::thread> threads;
+    for (auto& one : opened) {
+      threads.emplace_back([&] { one = ManagedBackend::Open(options_); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    int serve = 0;
+    for (const auto& one : opened) {
+      if (one.ok()) {
+        ++serve;
+      } else {
+        EXPECT_TRUE(absl::IsAlreadyExists(one.status())) << one.status();
+      }
+    }
+    EXPECT_EQ(serve, 1) << "in round " << round;
+  }
+  EXPECT_EQ(access(dir_.Entry("b.sock.lock").c_str(), F_OK), -1);
+}
+
 TEST_F(ManagedBackendTest, TheStartContractTellsTheEndpoint) {
   const std::string endpoint = std::exchange(options_.endpoint, "");
   const absl::Status none = ManagedBackend::Open(options_).status();
@@ -354,6 +453,35 @@ TEST_F(ManagedBackendDeathTest, WhatIsNotDoneInTheGraceIsCutOff) {
       },
       ::testing::ExitedWithCode(0), "1 connections were cut off after 100ms");
   EXPECT_FALSE(HasItsName());
+}
+
+TEST_F(ManagedBackendDeathTest, WithoutThreadsTheOthersAreServed) {
+  EXPECT_EXIT(
+      {
+        Start();
+        if (geteuid() == 0) {
+          // Root may have as many as it likes.
+          ASSERT_EQ(chmod(dir_.path().c_str(), 0711), 0);
+          ASSERT_EQ(chmod(options_.endpoint.c_str(), 0666), 0);
+          ASSERT_EQ(setresuid(65534, 65534, 65534), 0);
+        }
+        {
+          Client before(options_.endpoint);
+          before.Begin("hel");
+          {
+            const ScopedSoftLimit none(RLIMIT_NPROC, 0);
+            Client refused(options_.endpoint);
+            EXPECT_EQ(refused.Receive(), "");
+            before.Send("d\n");
+            EXPECT_EQ(before.Receive(), "held\n");
+          }
+          Client after(options_.endpoint);
+          after.Send("again\n");
+          EXPECT_EQ(after.Receive(), "again\n");
+        }
+        std::_Exit(HasFailure() ? 1 : 0);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

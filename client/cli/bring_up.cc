@@ -1,6 +1,7 @@
 #include "client/cli/bring_up.h"
 
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
 #include "client/cli/broker_program.h"
@@ -64,6 +66,19 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
   return words;
 }
 
+// A broker keeps what it was started with.
+void TellWhatIsLeft(const UpOptions& options, uint32_t pid) {
+  std::vector<absl::string_view> left;
+  if (!options.config_dir.empty()) left.emplace_back("--config-dir");
+  if (options.no_claim) left.emplace_back("--no-claim");
+  if (options.metrics_port != 0) left.emplace_back("--metrics-port");
+  if (left.empty()) return;
+  fprintf(stderr,
+          "zcbroker: a broker runs already, process %u, and stays as it is: "
+          "nothing is changed by %s; end it first (zcbroker down)\n",
+          pid, absl::StrJoin(left, ", ").c_str());
+}
+
 UpReport ReportOf(const v1::GetStatusResponse& status) {
   UpReport report;
   report.set_pid(status.pid());
@@ -116,7 +131,10 @@ int KeeperOf(int broker_pid) {
 absl::StatusOr<UpReport> BringUp(const UpOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   ZCB_ASSIGN_OR_RETURN(const auto running, RunningBroker());
-  if (running.has_value()) return ReportOf(*running);
+  if (running.has_value()) {
+    TellWhatIsLeft(options, running->pid());
+    return ReportOf(*running);
+  }
   ZCB_ASSIGN_OR_RETURN(const CommandWords words, BrokerCommand(options));
   ZCB_ASSIGN_OR_RETURN(const std::string log_file, MakeLogFile());
   absl::optional<Progress> progress;
@@ -128,6 +146,7 @@ absl::StatusOr<UpReport> BringUp(const UpOptions& options) {
   if (!started.ok()) {
     // Somebody else's `up` may have been quicker.
     if (!now_running.ok() || !now_running->has_value()) return started.status();
+    TellWhatIsLeft(options, (*now_running)->pid());
     return ReportOf(**now_running);
   }
   ZCB_RETURN_IF_ERROR(now_running.status());

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
 #include "client/cli/exit_status.h"
@@ -49,6 +50,18 @@ std::string ForTerminal(absl::string_view text) {
     plain.push_back((byte < 0x20 && c != '\n') || byte == 0x7f ? '?' : c);
   }
   return plain;
+}
+
+// `text` as the parts of a sentence, each between two marks.
+std::string Parts(absl::string_view text) {
+  return absl::StrCat(
+      "; ", absl::StrReplaceAll(text, {{": ", "; "}, {", ", "; "}}), "; ");
+}
+
+// Whether `line` is `sentence`, or parts of it: what stands between colons,
+// semicolons and commas. A word of it is not enough.
+bool Says(absl::string_view sentence, absl::string_view line) {
+  return absl::StrContains(Parts(sentence), Parts(line));
 }
 
 bool CarriesReason(const absl::Status& status) {
@@ -102,7 +115,7 @@ int PrintFailure(Format format, const absl::Status& status) {
   if (detail.has_value()) {
     for (const std::string& line : detail->evidence()) {
       // What the sentence says already.
-      if (absl::StrContains(status.message(), line)) continue;
+      if (Says(status.message(), line)) continue;
       fprintf(stderr, "  %s\n", ForTerminal(line).c_str());
     }
     if (detail->retry_after_ms() > 0) {

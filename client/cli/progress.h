@@ -13,7 +13,8 @@ namespace zcbroker::cli {
 
 // From one second after it was made until it is destroyed, a line on standard
 // error counts the seconds; then it is wiped away. Nothing where that is no
-// terminal. A thread of its own, since what is waited for blocks.
+// terminal, or a dumb one. A thread of its own, since what is waited for
+// blocks.
 class Progress {
  public:
   // "waiting for zccache 1.11.22".

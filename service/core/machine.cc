@@ -193,7 +193,7 @@ absl::optional<Refused> Machine::CheckRequest(
                                       known->second.definition.endpoint_rule());
     if (!facts.evidence.empty()) {
       std::string text = absl::StrCat(
-          "this broker serves another world: ", facts.evidence.front(),
+          "this broker serves another world: ", Escape(facts.evidence.front()),
           "; connect directly, or start a broker in that environment");
       return refuse(v1::REFUSAL_WORLD_MISMATCH, std::move(text),
                     std::move(facts));
@@ -208,7 +208,7 @@ absl::optional<Refused> Machine::CheckRequest(
     }
     std::string text =
         absl::StrCat(name, " ", wanted, " speaks none of the accepted lanes; ",
-                     "it speaks ", absl::StrJoin(facts.evidence, ", "));
+                     "it speaks: ", absl::StrJoin(facts.evidence, ", "));
     return refuse(v1::REFUSAL_LANE_UNSUPPORTED, std::move(text),
                   std::move(facts));
   }

@@ -886,6 +886,25 @@ TEST(OutcomeTest, EvidenceIsSoManyLinesTheLastOnes) {
   EXPECT_EQ(evidence(kMaxEvidenceLines + 1)[0], "2");
 }
 
+TEST(OutcomeTest, EvidenceIsSoManyBytesTheLastOnes) {
+  const auto evidence = [](std::vector<std::string> lines) {
+    RefusalFacts facts;
+    facts.evidence = std::move(lines);
+    return Refuse(v1::REFUSAL_BACKEND_START_FAILED, "", "s", "1.0.0", facts)
+        .detail.evidence();
+  };
+  const std::string half(kMaxEvidenceBytes / 2, 'h');
+  EXPECT_THAT(evidence({"first", half, half}), ElementsAre(half, half));
+  // As it is sent: what is escaped has four times the length.
+  EXPECT_THAT(evidence({"first", std::string(kMaxEvidenceBytes / 4, '\1')}),
+              ElementsAre(SizeIs(kMaxEvidenceBytes)));
+  EXPECT_THAT(evidence({"first", std::string(kMaxEvidenceBytes, 'x') + "y"}),
+              ElementsAre(std::string(kMaxEvidenceBytes, 'x')));
+  // A character is not cut in two: the message could not be read.
+  EXPECT_THAT(evidence({std::string(kMaxEvidenceBytes - 1, 'x') + "\u00e9"}),
+              ElementsAre(std::string(kMaxEvidenceBytes - 1, 'x')));
+}
+
 TEST_F(MachineLimitTest, AStartWithoutDescriptorsIsNoFailure) {
   Load();
   Ask(Want());

@@ -15,6 +15,28 @@ std::string Echo(absl::string_view text) {
   return absl::CHexEscape(text.substr(0, kMaxEchoedBytes));
 }
 
+// Escaped: evidence holds what backends printed, and no raw bytes go onto a
+// terminal.
+std::vector<std::string> LastLines(const std::vector<std::string>& evidence) {
+  std::vector<std::string> kept;
+  size_t room = kMaxEvidenceBytes;
+  for (size_t i = evidence.size(); i > 0 && kept.size() < kMaxEvidenceLines;
+       --i) {
+    std::string line = Escape(evidence[i - 1]);
+    if (line.size() > room) {
+      if (!kept.empty()) break;
+      // Not within a character.
+      size_t end = room;
+      while ((line[end] & 0xc0) == 0x80) --end;
+      line.resize(end);
+    }
+    room -= line.size();
+    kept.push_back(std::move(line));
+  }
+  std::reverse(kept.begin(), kept.end());
+  return kept;
+}
+
 }  // namespace
 
 Refused Refuse(v1::Refusal refusal, std::string text,
@@ -29,11 +51,8 @@ Refused Refuse(v1::Refusal refusal, std::string text,
   for (std::string& installed : facts.installed_versions) {
     detail.add_installed_versions(std::move(installed));
   }
-  const size_t lines = std::min(facts.evidence.size(), kMaxEvidenceLines);
-  for (size_t i = facts.evidence.size() - lines; i < facts.evidence.size();
-       ++i) {
-    // Evidence holds what backends printed: never raw bytes onto a terminal.
-    detail.add_evidence(Escape(facts.evidence[i]));
+  for (std::string& line : LastLines(facts.evidence)) {
+    detail.add_evidence(std::move(line));
   }
   detail.set_retry_after_ms(absl::ToInt64Milliseconds(facts.retry_after));
   return refused;

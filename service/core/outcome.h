@@ -30,12 +30,14 @@ using BackendOutcome = std::variant<v1::Backend, Refused>;
 using ReportOutcome = std::variant<v1::ReportBackendResponse, Refused>;
 
 // Facts that some refusals carry beside the request's own.
-// docs/operations.md, "Limits": the last ones are kept.
+// docs/operations.md, "Limits": the last ones are kept. All of a refusal has to
+// go into the 16 KiB that gRPC takes of metadata, in base64.
 inline constexpr size_t kMaxEvidenceLines = 40;
+inline constexpr size_t kMaxEvidenceBytes = size_t{6} * 1024;
 
 struct RefusalFacts {
   std::vector<std::string> installed_versions;
-  std::vector<std::string> evidence;  // cut to 40 lines
+  std::vector<std::string> evidence;  // cut to the limits above
   absl::Duration retry_after = absl::ZeroDuration();
 };
 

@@ -2,10 +2,12 @@
 // and in JSON, and how it exits.
 #include <dirent.h>
 #include <fcntl.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -24,6 +26,7 @@
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
 #include "tests/e2e/broker_fixture.h"
+#include "tests/e2e/process.h"
 
 namespace zcbroker::testing {
 namespace {
@@ -429,6 +432,87 @@ TEST_F(CliTest, ARefusalSaysNothingTwice) {
   ASSERT_NE(first, std::string::npos) << refused.err;
   EXPECT_EQ(refused.err.find("WIRE_LANE_OPAQUE", first + 1), std::string::npos)
       << refused.err;
+}
+
+TEST_F(CliTest, LongEvidenceOfARefusalArrives) {
+  home_.Define("bad", PlainDefinition("bad", home_.Script("bad", R"(
+for line in $(seq 40); do printf "line $line %0400d\n" 0; done
+exit 3)")));
+  StartBroker();
+  const Finished refused = Cli({"route", "bad", "1.0.0"});
+  EXPECT_EQ(refused.status, 8) << refused.err;
+  EXPECT_TRUE(absl::StrContains(refused.err, "\n  line 40 000")) << refused.err;
+  EXPECT_FALSE(absl::StrContains(refused.err, "\n  line 1 ")) << refused.err;
+}
+
+TEST_F(CliTest, OnlyWhatARefusalSaysIsLeftOutOfItsEvidence) {
+  home_.Define("bad", PlainDefinition("bad", home_.Script("bad", R"(
+printf "one\nready\ntwo\n"
+exit 3)")));
+  StartBroker();
+  const Finished refused = Cli({"route", "bad", "1.0.0"});
+  EXPECT_EQ(refused.status, 8);
+  // Its sentence ends with that word.
+  EXPECT_TRUE(absl::StrContains(refused.err, " before it was ready\n"))
+      << refused.err;
+  EXPECT_TRUE(absl::StrContains(refused.err, "  one\n  ready\n  two\n"))
+      << refused.err;
+}
+
+TEST_F(CliTest, AWorldIsSaidOnce) {
+  home_.Define("cache",
+               ReferenceDefinition("cache", {"1.0.0"}, {},
+                                   "endpoint_rule: ENDPOINT_RULE_ZCCACHE\n"));
+  StartBroker();
+  const Finished refused =
+      Cli({"route", "cache", "1.0.0"}, {{"ZCCACHE_CACHE_DIR", "/no\tplace"}});
+  EXPECT_EQ(refused.status, 7) << refused.err;
+  const size_t first = refused.err.find("cache directory: yours is");
+  ASSERT_NE(first, std::string::npos) << refused.err;
+  EXPECT_EQ(refused.err.find("cache directory: yours is", first + 1),
+            std::string::npos)
+      << refused.err;
+}
+
+TEST_F(CliTest, AnUpThatChangesNothingSaysSo) {
+  StartBroker();
+  const Finished plain = Cli({"up", "--allow-root"});
+  EXPECT_EQ(plain.status, 0);
+  EXPECT_EQ(plain.err, "");
+  const Finished up =
+      Cli({"up", "--allow-root", "--no-claim", "--metrics-port", "9"});
+  EXPECT_EQ(up.status, 0);
+  EXPECT_TRUE(absl::StrContains(
+      up.err, "nothing is changed by --no-claim, --metrics-port"))
+      << up.err;
+}
+
+TEST_F(CliTest, ALineOfProgressFitsTheTerminal) {
+  home_.Define("slow", PlainDefinition("slow", home_.Script("slow", R"(
+sleep 3
+exit 3)")));
+  StartBroker();
+  const auto written = [&](const std::string& terminal) {
+    int ends[2];
+    const winsize size{24, 20, 0, 0};
+    EXPECT_EQ(openpty(&ends[0], &ends[1], nullptr, nullptr, &size), 0);
+    const ipc::UniqueFd master(ends[0]);
+    ProcessOptions options;
+    Environment environment = home_.environment();
+    environment["TERM"] = terminal;
+    options.stderr_fd = ends[1];
+    Process exec({CommandLineProgram(), "exec", "--allow-root", "--service",
+                  "slow", "--", "true"},
+                 environment, options);
+    EXPECT_EQ(exec.Wait(), 0);
+    close(ends[1]);
+    std::string text(16384, '\0');
+    text.resize(std::max<ssize_t>(read(ends[0], &text[0], text.size()), 0));
+    return text;
+  };
+  EXPECT_TRUE(absl::StrContains(written("xterm"),
+                                "\r\x1b[Kzcbroker: waiting f\r\x1b[K"));
+  EXPECT_FALSE(absl::StrContains(written("dumb"), "\x1b["));
 }
 
 TEST_F(CliTest, RefusalsHaveTheStatusesOfTheTable) {
