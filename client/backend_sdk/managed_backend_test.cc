@@ -118,11 +118,15 @@ class ManagedBackendTest : public ::testing::Test {
     options_.endpoint = dir_.Entry("b.sock");
     // Its end would be that of the test, which would pass.
     options_.grace = absl::InfiniteDuration();
+    // One that hangs is ended: SIGTERM does not.
+    alarm(60);
   }
   ~ManagedBackendTest() override {
-    if (!thread_.joinable()) return;
-    backend_->Stop();
-    thread_.join();
+    if (thread_.joinable()) {
+      backend_->Stop();
+      thread_.join();
+    }
+    alarm(0);
   }
 
   void Start(ManagedBackend::Handler handler = EchoLines) {
