@@ -143,6 +143,7 @@ fn request(json: &Value) -> Result<NegotiateRequest, Box<dyn Error>> {
             daemon_namespace: text(&world["daemonNamespace"]).to_owned(),
             mount_namespace: text(&world["mountNamespace"]).to_owned(),
         }),
+        ..Default::default()
     })
 }
 

@@ -273,6 +273,7 @@ async fn dial_negotiated(
         client_version: options.client_version.clone(),
         start_policy: options.start_policy.into(),
         world: Some(world),
+        ..Default::default()
     };
     let left = deadline.saturating_duration_since(Instant::now());
     let route = negotiate(request, left).await?.route.unwrap_or_default();
