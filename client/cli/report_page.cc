@@ -476,20 +476,20 @@ std::string About(const Observations& seen) {
           ? "No event was forgotten."
           : absl::StrCat(Plural(story.forgotten, "event was", "events were"),
                          " forgotten before the report was asked for."),
-      "Timeline, starts, faults, refusals and ends are events "
-      "(Admin.StreamEvents). An event does not say of which world it is: two "
-      "backends of one version are told apart by their process.",
-      "Single negotiations are no events. They are counted, and those that had "
-      "to wait are timed in a histogram (Admin.GetMetrics): both since the "
-      "broker's start, whatever the window.",
+      ("Timeline, starts, faults, refusals and ends are events "
+       "(Admin.StreamEvents). An event does not say of which world it is: two "
+       "backends of one version are told apart by their process."),
+      ("Single negotiations are no events. They are counted, and those that "
+       "had to wait are timed in a histogram (Admin.GetMetrics): both since "
+       "the broker's start, whatever the window."),
       seen.watched.empty()
           ? "How often and how fast over time is not known; zcbroker report "
             "--for 1m FILE watches the broker for a minute first."
           : absl::StrCat("Rates are differences of counters between ",
                          seen.watched.size() + 1,
                          " looks at the broker while it was watched."),
-      "Clients that went without the broker are those of this user that left a "
-      "record beside its socket; a client that is not ours leaves none."};
+      ("Clients that went without the broker are those of this user that left "
+       "a record beside its socket; a client that is not ours leaves none.")};
   if (story.remembered > story.window.from) {
     said.push_back(absl::StrCat("The broker's memory begins at ",
                                 Day(story.remembered),

@@ -185,11 +185,11 @@ class Observer {
  private:
   absl::Status HearEvents() {
     const uint64_t after = events_.empty() ? 0 : events_.back().sequence();
-    const absl::Status heard = admin_.StreamEvents(
-        after, /*follow=*/false, [this](const v1::Event& event) {
-          events_.push_back(event);
-          return true;
-        });
+    absl::Status heard = admin_.StreamEvents(after, /*follow=*/false,
+                                             [this](const v1::Event& event) {
+                                               events_.push_back(event);
+                                               return true;
+                                             });
     last_.time = absl::Now();
     return heard;
   }
