@@ -232,7 +232,8 @@ void Check(FuzzedDataProvider& input) {
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
   google::protobuf::SetLogHandler(nullptr);
-  zcbroker::service::InitLog(zcbroker::service::LogLevel::kError);
+  zcbroker::service::InitLog(zcbroker::service::LogLevel::kError,
+                             zcbroker::service::LogFormat::kText);
   return 0;
 }
 
