@@ -28,6 +28,7 @@
 #include "ipc/wire_lane.h"
 #include "proto/zcbroker/v1/broker.grpc.pb.h"
 #include "proto/zcbroker/v1/broker.pb.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::client {
 namespace {
@@ -95,9 +96,7 @@ absl::StatusOr<BackendRoute> FromProto(const v1::NegotiateResponse& response,
   route.generation = proto.generation();
   route.origin = FromProto(response.origin());
   for (const v1::NegotiationStep& step : response.steps()) {
-    route.steps.push_back(
-        {step.name(), absl::Seconds(step.duration().seconds()) +
-                          absl::Nanoseconds(step.duration().nanos())});
+    route.steps.push_back({step.name(), zcbroker::FromProto(step.duration())});
   }
   return route;
 }

@@ -35,6 +35,7 @@
 #include "ipc/status_macros.h"
 #include "ipc/wire_lane.h"
 #include "ipc/zccache_rules.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::cli {
 namespace {
@@ -62,19 +63,15 @@ absl::StatusOr<ipc::WireLane> ParseLane(const std::string& name) {
 absl::StatusOr<client::BackendRoute> Negotiate(const ipc::Endpoint& broker,
                                                const Target& target,
                                                const RouteOptions& options) {
-  client::NegotiationRequest request;
-  request.service = target.service;
-  request.wanted_version = target.version;
+  client::NegotiationRequest request =
+      OwnRequest(target.service, target.version);
   if (!options.lane.empty()) {
     ZCB_ASSIGN_OR_RETURN(const ipc::WireLane lane, ParseLane(options.lane));
     request.accepted_lanes = {lane};
   }
-  request.client_name = "zcbroker";
   request.start_policy = options.only_if_running
                              ? client::StartPolicy::kOnlyIfRunning
                              : client::StartPolicy::kIfNeeded;
-  request.world = OwnWorld();
-  request.traceparent = ipc::HostEnvironment()("TRACEPARENT").value_or("");
   const Progress progress(
       absl::StrCat("waiting for ", target.service, " ", target.version));
   return client::GrpcNegotiator(broker).Negotiate(request);
@@ -119,10 +116,7 @@ RouteReport ReportOf(const std::string& broker,
   for (const client::NegotiationStep& step : route.steps) {
     v1::NegotiationStep& made = *negotiation.add_steps();
     made.set_name(step.name);
-    const int64_t nanos = absl::ToInt64Nanoseconds(step.duration);
-    made.mutable_duration()->set_seconds(nanos / 1'000'000'000);
-    made.mutable_duration()->set_nanos(
-        static_cast<int32_t>(nanos % 1'000'000'000));
+    *made.mutable_duration() = zcbroker::ToProto(step.duration);
   }
   return report;
 }

@@ -28,10 +28,10 @@ constexpr absl::Duration kNextBroker = absl::Seconds(3);
 constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 
 std::string Line(const v1::Event& event) {
-  std::string line =
-      absl::StrCat(absl::FormatTime("%Y-%m-%d %H:%M:%E3S", ToTime(event.time()),
-                                    absl::LocalTimeZone()),
-                   "  ", KindName(event.kind()));
+  std::string line = absl::StrCat(
+      absl::FormatTime("%Y-%m-%d %H:%M:%E3S", FromProto(event.time()),
+                       absl::LocalTimeZone()),
+      "  ", KindName(event.kind()));
   if (!event.service().empty()) {
     absl::StrAppend(&line, "  ", event.service(), " ", event.version());
   }
@@ -44,9 +44,9 @@ std::string Line(const v1::Event& event) {
     absl::Duration all;
     std::vector<std::string> steps;
     for (const v1::NegotiationStep& step : event.steps()) {
-      all += ToDuration(step.duration());
+      all += FromProto(step.duration());
       steps.push_back(
-          absl::StrCat(step.name(), " ", Spell(ToDuration(step.duration()))));
+          absl::StrCat(step.name(), " ", Spell(FromProto(step.duration()))));
     }
     absl::StrAppend(
         &line, event.origin() == v1::ROUTE_ORIGIN_ADOPTED ? "  adopted" : "",

@@ -189,14 +189,4 @@ uint64_t CountOf(const v1::GetStatusResponse& status, absl::string_view name) {
   return sum;
 }
 
-absl::Time ToTime(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) +
-         absl::Nanoseconds(time.nanos());
-}
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) +
-         absl::Nanoseconds(duration.nanos());
-}
-
 }  // namespace zcbroker::cli

@@ -40,9 +40,6 @@ std::string RefusalName(v1::Refusal refusal);
 // The counter of that name, or those of that family together.
 uint64_t CountOf(const v1::GetStatusResponse& status, absl::string_view name);
 
-absl::Time ToTime(const google::protobuf::Timestamp& time);
-absl::Duration ToDuration(const google::protobuf::Duration& duration);
-
 }  // namespace zcbroker::cli
 
 #endif  // ZCBROKER_CLIENT_CLI_OUTPUT_H_

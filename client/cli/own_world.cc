@@ -24,4 +24,15 @@ client::World OwnWorld() {
   return world;
 }
 
+client::NegotiationRequest OwnRequest(const std::string& service,
+                                      const std::string& version) {
+  client::NegotiationRequest request;
+  request.service = service;
+  request.wanted_version = version;
+  request.client_name = "zcbroker";
+  request.world = OwnWorld();
+  request.traceparent = ipc::HostEnvironment()("TRACEPARENT").value_or("");
+  return request;
+}
+
 }  // namespace zcbroker::cli

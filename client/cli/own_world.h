@@ -1,4 +1,5 @@
-// The world this process lives in (docs/protocol.md, "Worlds").
+// The world this process lives in (docs/protocol.md, "Worlds"), and what it
+// asks from there.
 #ifndef ZCBROKER_CLIENT_CLI_OWN_WORLD_H_
 #define ZCBROKER_CLIENT_CLI_OWN_WORLD_H_
 
@@ -13,6 +14,10 @@ std::string WorkingDirectory();
 
 // For zccache and its kind: cache root and namespace by the environment.
 client::World OwnWorld();
+
+// A question of this process's for that backend, in its world and its trace.
+client::NegotiationRequest OwnRequest(const std::string& service,
+                                      const std::string& version);
 
 }  // namespace zcbroker::cli
 

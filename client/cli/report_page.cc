@@ -12,6 +12,7 @@
 #include "client/cli/report_pictures.h"
 #include "client/cli/report_style.h"
 #include "client/fallback.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::cli {
 namespace {
@@ -162,7 +163,7 @@ std::string Facts(const Observations& seen) {
                                                absl::LocalTimeZone()))},
       {"broker",
        absl::StrCat("zcbrokerd ", status.version(), ", process ", status.pid(),
-                    ", started ", Day(ToTime(status.started_at())))},
+                    ", started ", Day(FromProto(status.started_at())))},
       {"socket", status.endpoint()},
       {"host", absl::StrCat(seen.host, ": ", seen.system)},
       {"written by", absl::StrCat("zcbroker ", seen.version)}};
@@ -439,7 +440,7 @@ std::string Events(const Story& story) {
       story.events.size() - std::min(story.events.size(), kShownEvents);
   for (size_t i = skipped; i < story.events.size(); ++i) {
     const v1::Event& event = story.events[i];
-    rows.push_back({Clock(story.window, ToTime(event.time())),
+    rows.push_back({Clock(story.window, FromProto(event.time())),
                     KindName(event.kind()),
                     EscapeHtml(Whose(event.service(), event.version())),
                     event.pid() == 0 ? "" : absl::StrCat(event.pid()),
@@ -562,7 +563,7 @@ std::vector<Sentence> Summary(const Observations& seen) {
   sentences.push_back(
       {Sentence::Tone::kPlain,
        absl::StrCat(
-           "Since its start, ", Day(ToTime(seen.status.started_at())),
+           "Since its start, ", Day(FromProto(seen.status.started_at())),
            ", the broker has answered ",
            Plural(negotiations, "negotiation", "negotiations"), " and relayed ",
            Plural(relayed, "request", "requests"), "; ", seen.answers.count,

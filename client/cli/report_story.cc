@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "client/cli/output.h"
+#include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::cli {
 namespace {
@@ -34,7 +35,7 @@ class Historian {
 
   void Hear(const v1::Event& event) {
     const Key key{event.service(), event.version()};
-    const absl::Time time = ToTime(event.time());
+    const absl::Time time = FromProto(event.time());
     switch (event.kind()) {
       case v1::EVENT_KIND_BACKEND_STARTING:
         starting_[key].push_back(time);
@@ -85,11 +86,11 @@ class Historian {
     Life life = LifeOf(key, pid);
     if (drains) {
       life.phases.push_back({Phase::Kind::kReady, absl::InfinitePast(),
-                             ToTime(backend.since()), ""});
+                             FromProto(backend.since()), ""});
     }
     life.phases.push_back(
         {drains ? Phase::Kind::kDraining : Phase::Kind::kReady,
-         ToTime(backend.since()), end_, StateName(backend.state())});
+         FromProto(backend.since()), end_, StateName(backend.state())});
     lives_.push_back(std::move(life));
   }
 
@@ -142,7 +143,7 @@ class Historian {
                         ? Start::Outcome::kAdopted
                         : Start::Outcome::kReady;
     for (const v1::NegotiationStep& step : event.steps()) {
-      start.steps.emplace_back(step.name(), ToDuration(step.duration()));
+      start.steps.emplace_back(step.name(), FromProto(step.duration()));
     }
     start.took = Sum(start);
     // Steps are timed in the broker and say it best.
@@ -219,7 +220,7 @@ std::vector<Lane> Arrange(std::vector<Life> lives, const Window& window) {
 
 void Note(const v1::Event& event, std::string what,
           std::vector<Incident>* incidents) {
-  const absl::Time time = ToTime(event.time());
+  const absl::Time time = FromProto(event.time());
   auto same = std::find_if(
       incidents->begin(), incidents->end(), [&](const Incident& incident) {
         return incident.what == what && incident.service == event.service() &&
@@ -247,33 +248,33 @@ void Sort(const v1::Event& event, Story* story) {
     case v1::EVENT_KIND_BROKER_STOPPING:
     case v1::EVENT_KIND_DEFINITIONS_CHANGED:
       story->broker.push_back(
-          {ToTime(event.time()),
+          {FromProto(event.time()),
            absl::StrCat(KindName(event.kind()), ": ", event.text())});
       break;
     case v1::EVENT_KIND_REFUSED:
       Note(event, RefusalName(event.refusal()), &story->refusals);
       story->refused.push_back(
-          {ToTime(event.time()),
+          {FromProto(event.time()),
            absl::StrCat(whose, RefusalName(event.refusal()))});
       break;
     case v1::EVENT_KIND_REQUEST_REPLAYED:
       Note(event, kSentAgain, &story->faults);
       story->replayed.push_back(
-          {ToTime(event.time()), absl::StrCat(whose, event.text())});
+          {FromProto(event.time()), absl::StrCat(whose, event.text())});
       break;
     case v1::EVENT_KIND_BACKEND_START_FAILED:
       Note(event, kStartFailed, &story->faults);
       story->failed.push_back(
-          {ToTime(event.time()), absl::StrCat(whose, event.text())});
+          {FromProto(event.time()), absl::StrCat(whose, event.text())});
       break;
     case v1::EVENT_KIND_BACKEND_WEDGED:
       Note(event, kWedged, &story->faults);
       story->failed.push_back(
-          {ToTime(event.time()), absl::StrCat(whose, kWedged)});
+          {FromProto(event.time()), absl::StrCat(whose, kWedged)});
       break;
     case v1::EVENT_KIND_LIMIT_REACHED:
       Note(event, kLimitReached, &story->faults);
-      story->broker.push_back({ToTime(event.time()), event.text()});
+      story->broker.push_back({FromProto(event.time()), event.text()});
       break;
     case v1::EVENT_KIND_BACKEND_DRAINING:
       Note(event, "drained", &story->ends);
@@ -307,14 +308,14 @@ Story Tell(const std::vector<v1::Event>& events,
            const std::vector<client::FallbackRecord>& fallbacks,
            absl::optional<absl::Time> from, absl::Time to) {
   Story story;
-  const absl::Time first = events.empty() ? to : ToTime(events[0].time());
+  const absl::Time first = events.empty() ? to : FromProto(events[0].time());
   story.window = {from.value_or(first), to};
   story.remembered = first;
   if (!events.empty()) story.forgotten = events[0].sequence() - 1;
   Historian historian(to);
   for (const v1::Event& event : events) {
     historian.Hear(event);
-    if (!story.window.Has(ToTime(event.time()))) continue;
+    if (!story.window.Has(FromProto(event.time()))) continue;
     story.events.push_back(event);
     Sort(event, &story);
   }

@@ -95,16 +95,11 @@ absl::StatusOr<EnvReport> Prepare(const RunOptions& options) {
   }
   ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint broker,
                        client::FindBroker(ipc::HostEnvironment()));
-  client::NegotiationRequest request;
-  request.service = options.target.service;
-  request.wanted_version = version;
-  request.client_name = "zcbroker";
-  request.world = OwnWorld();
-  request.traceparent = ipc::HostEnvironment()("TRACEPARENT").value_or("");
   const Progress progress(
-      absl::StrCat("waiting for ", request.service, " ", version));
+      absl::StrCat("waiting for ", options.target.service, " ", version));
   ZCB_ASSIGN_OR_RETURN(const client::BackendRoute route,
-                       client::GrpcNegotiator(broker).Negotiate(request));
+                       client::GrpcNegotiator(broker).Negotiate(
+                           OwnRequest(options.target.service, version)));
   report.set_version(route.version);
   auto& variables = *report.mutable_variables();
   variables[kEndpointVariable] = NameFor(route);

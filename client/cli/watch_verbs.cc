@@ -14,10 +14,8 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
@@ -26,6 +24,7 @@
 #include "client/cli/admin_client.h"
 #include "client/cli/bring_up.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/report_story.h"
 #include "client/cli/verbs.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
@@ -59,23 +58,11 @@ struct Look {
   absl::Time time;
   v1::GetStatusResponse status;
   v1::ListBackendsResponse backends;
-  // Answers that had to wait: how many, and seconds of all together.
-  double answers = 0;
-  double answer_seconds = 0;
+  // Those that had to wait.
+  Distribution answers;
   // Of backends' processes, in ticks.
   std::map<uint32_t, uint64_t> cpu;
 };
-
-double Sample(absl::string_view metrics, absl::string_view name) {
-  for (absl::string_view line : absl::StrSplit(metrics, '\n')) {
-    double value = 0;
-    if (absl::ConsumePrefix(&line, name) && absl::ConsumePrefix(&line, " ") &&
-        absl::SimpleAtod(line, &value)) {
-      return value;
-    }
-  }
-  return 0;
-}
 
 absl::StatusOr<Look> LookAt(AdminClient& admin) {
   Look look;
@@ -89,9 +76,7 @@ absl::StatusOr<Look> LookAt(AdminClient& admin) {
   look.status = *std::move(status);
   look.backends = *std::move(backends);
   look.answers =
-      Sample(metrics->open_metrics(), "zcbroker_answer_seconds_count");
-  look.answer_seconds =
-      Sample(metrics->open_metrics(), "zcbroker_answer_seconds_sum");
+      ReadDistribution(metrics->open_metrics(), "zcbroker_answer_seconds", "");
   for (const v1::Backend& backend : look.backends.backends()) {
     const auto stat =
         ipc::ReadProcessStat(static_cast<int>(backend.route().pid()));
@@ -115,12 +100,11 @@ std::string Screen(const Look& before, const Look& now) {
       absl::FormatDuration(absl::Seconds(now.status.uptime().seconds())),
       now.status.connections(), rate("negotiations"), rate("relay.requests"),
       rate("relay.replays"), rate("refused"));
-  const double answers = now.answers - before.answers;
-  if (answers > 0) {
+  const Distribution answers = Since(before.answers, now.answers);
+  if (answers.count > 0) {
     absl::StrAppend(
         &text, "  waited ",
-        Spell(absl::Seconds((now.answer_seconds - before.answer_seconds) /
-                            answers)));
+        Spell(absl::Seconds(answers.sum / static_cast<double>(answers.count))));
   }
   absl::StrAppendFormat(&text, "\n\n%-12s %-12s %-9s %8s %6s  %s\n", "SERVICE",
                         "VERSION", "STATE", "PROCESS", "CPU", "WHERE");

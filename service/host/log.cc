@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
+#include "proto/zcbroker/v1/refusals.h"
 #include "service/host/journald.h"
 #include "spdlog/sinks/base_sink.h"
 #include "spdlog/spdlog.h"
@@ -62,7 +63,7 @@ class PatientSink : public spdlog::sinks::base_sink<std::mutex> {
 
 bool json_lines = false;
 
-std::string JsonLine(const char* level, absl::string_view line,
+std::string JsonLine(absl::string_view level, absl::string_view line,
                      nlohmann::json fields);
 
 std::string LinesWereLost(int lost) {
@@ -120,11 +121,11 @@ const char* PriorityOf(LogLevel level) {
 
 // Keys stay in alphabetical order. Paths need not be UTF-8, which JSON has to
 // be. A line is written whole up to PIPE_BUF, so what is long gives way.
-std::string JsonLine(const char* level, absl::string_view line,
+std::string JsonLine(absl::string_view level, absl::string_view line,
                      nlohmann::json fields) {
   fields["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::Now(),
                                     absl::UTCTimeZone());
-  fields["level"] = level;
+  fields["level"] = std::string(level);
   fields["message"] = std::string(line);
   while (true) {
     std::string text = fields.dump(-1, ' ', /*ensure_ascii=*/false,
@@ -141,18 +142,9 @@ std::string JsonLine(const char* level, absl::string_view line,
   }
 }
 
-const char* NameOf(LogLevel level) {
-  switch (level) {
-    case LogLevel::kDebug:
-      return "debug";
-    case LogLevel::kInfo:
-      return "info";
-    case LogLevel::kWarning:
-      return "warning";
-    case LogLevel::kError:
-      return "error";
-  }
-  return "info";
+absl::string_view NameOf(LogLevel level) {
+  const auto name = spdlog::level::to_string_view(ToSpdlog(level));
+  return {name.data(), name.size()};
 }
 
 void WriteLine(LogLevel level, absl::string_view line) {
@@ -210,10 +202,9 @@ std::vector<std::pair<std::string, std::string>> FieldsOf(
   add("service", event.service());
   add("version", event.version());
   add("process", event.pid() != 0 ? absl::StrCat(event.pid()) : "");
-  add("refusal",
-      event.refusal() != v1::REFUSAL_UNSPECIFIED
-          ? v1::Refusal_Name(event.refusal()).substr(sizeof("REFUSAL_") - 1)
-          : "");
+  add("refusal", event.refusal() != v1::REFUSAL_UNSPECIFIED
+                     ? std::string(TraitsOf(event.refusal()).name)
+                     : "");
   add("traceparent", event.traceparent());
   add("evidence",
       absl::StrJoin(event.evidence(), "\n").substr(0, kMaxEvidence));

@@ -104,6 +104,40 @@ class RulesReactor final : public grpc::ServerUnaryReactor {
   std::function<void()> cancel_;
 };
 
+// What the rules hold of a call that writes to its caller: they may have
+// something to say when it has ended. Whoever finishes it first does. `Stream`
+// is gRPC's base of the reactor. Thread-safe.
+template <typename Stream, typename Response>
+class WriteEnd {
+ public:
+  explicit WriteEnd(Stream* stream) : stream_(stream) {}
+
+  // Writes what `fill` fills in, unless it says that there is nothing or the
+  // call has ended; until this returns the reactor is there. One write at a
+  // time.
+  template <typename Fill>
+  void Write(Fill fill) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stream_ == nullptr) return;
+    response_.Clear();
+    if (fill(&response_)) stream_->StartWrite(&response_);
+  }
+
+  void Finish(const grpc::Status& status) {
+    Stream* finishing = nullptr;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      finishing = std::exchange(stream_, nullptr);
+    }
+    if (finishing != nullptr) finishing->Finish(status);
+  }
+
+ private:
+  std::mutex mutex_;
+  Stream* stream_ ABSL_GUARDED_BY(mutex_);
+  Response response_;
+};
+
 // One lease. gRPC owns it from construction to OnDone. The rules and the caller
 // may end it at once, from two threads: whichever is first finishes the call.
 class LeaseReactor final
@@ -111,16 +145,15 @@ class LeaseReactor final
                                      v1::RegisterResponse> {
  public:
   explicit LeaseReactor(BrokerPort& port)
-      : port_(port), shared_(std::make_shared<Shared>()) {
-    shared_->reactor = this;
+      : port_(port), end_(std::make_shared<End>(this)) {
     StartSendInitialMetadata();
     StartRead(&request_);
   }
 
   void OnReadDone(bool ok) override {
     if (!ok && !asked_) {
-      shared_->Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                                   "ended before it said what it registers"));
+      end_->Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                                "ended before it said what it registers"));
       return;
     }
     if (!ok) {
@@ -131,12 +164,15 @@ class LeaseReactor final
     if (!std::exchange(asked_, true)) {
       lease_ = port_.Register(
           std::move(request_),
-          [shared = shared_](v1::RegisterResponse response) {
-            shared->Write(std::move(response));
+          [end = end_](v1::RegisterResponse said) {
+            end->Write([&](v1::RegisterResponse* response) {
+              *response = std::move(said);
+              return true;
+            });
           },
-          [shared = shared_](const absl::optional<Refused>& why) {
-            shared->Finish(why.has_value() ? ToGrpcStatus(*why)
-                                           : grpc::Status::OK);
+          [end = end_](const absl::optional<Refused>& why) {
+            end->Finish(why.has_value() ? ToGrpcStatus(*why)
+                                        : grpc::Status::OK);
           });
     }
     StartRead(&request_);
@@ -145,80 +181,23 @@ class LeaseReactor final
   void OnCancel() override {
     const LeaseId lease = lease_;
     if (lease != 0) port_.EndLease(lease);
-    shared_->Finish(grpc::Status::CANCELLED);
+    end_->Finish(grpc::Status::CANCELLED);
   }
 
   void OnDone() override { delete this; }
 
  private:
-  // Outlives the reactor for as long as the rules may have something to say.
-  struct Shared {
-    void Write(v1::RegisterResponse said) {
-      // Finishing waits, so that the reactor is there.
-      std::lock_guard<std::mutex> lock(mutex);
-      if (reactor == nullptr) return;
-      response = std::move(said);
-      reactor->StartWrite(&response);
-    }
-    void Finish(const grpc::Status& status) {
-      LeaseReactor* finishing = nullptr;
-      {
-        std::lock_guard<std::mutex> lock(mutex);
-        finishing = std::exchange(reactor, nullptr);
-      }
-      if (finishing != nullptr) {
-        finishing->grpc::ServerBidiReactor<
-            v1::RegisterRequest, v1::RegisterResponse>::Finish(status);
-      }
-    }
-
-    std::mutex mutex;
-    LeaseReactor* reactor ABSL_GUARDED_BY(mutex) = nullptr;
-    v1::RegisterResponse response;
-  };
+  using End = WriteEnd<
+      grpc::ServerBidiReactor<v1::RegisterRequest, v1::RegisterResponse>,
+      v1::RegisterResponse>;
 
   BrokerPort& port_;
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<End> end_;
   v1::RegisterRequest request_;
   // Of the reading side only.
   bool asked_ = false;
   // 0: none yet. A call that is cancelled at once is read to its end, too.
   std::atomic<LeaseId> lease_{0};
-};
-
-// What the rules hold of a call that streams to its caller: they may have
-// something to say when it has ended. Thread-safe.
-template <typename Response>
-class WriteEnd {
- public:
-  using Reactor = grpc::ServerWriteReactor<Response>;
-
-  explicit WriteEnd(Reactor* reactor) : reactor_(reactor) {}
-
-  // Writes what `fill` fills in, unless it says that there is nothing or the
-  // call has ended; until this returns the reactor is there. One write at a
-  // time.
-  template <typename Fill>
-  void Write(Fill fill) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (reactor_ == nullptr) return;
-    response_.Clear();
-    if (fill(&response_)) reactor_->StartWrite(&response_);
-  }
-
-  void Finish(const grpc::Status& status) {
-    Reactor* finishing = nullptr;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      finishing = std::exchange(reactor_, nullptr);
-    }
-    if (finishing != nullptr) finishing->Finish(status);
-  }
-
- private:
-  std::mutex mutex_;
-  Reactor* reactor_ ABSL_GUARDED_BY(mutex_);
-  Response response_;
 };
 
 // The latest of what was asked: an answer may ask the next before this is
@@ -244,7 +223,7 @@ class EventsReactor final
       : port_(port),
         follow_(request.follow()),
         after_(request.after()),
-        end_(std::make_shared<WriteEnd<v1::StreamEventsResponse>>(this)) {
+        end_(std::make_shared<End>(this)) {
     StartSendInitialMetadata();
     ReadOn();
   }
@@ -261,6 +240,9 @@ class EventsReactor final
   void OnDone() override { delete this; }
 
  private:
+  using End = WriteEnd<grpc::ServerWriteReactor<v1::StreamEventsResponse>,
+                       v1::StreamEventsResponse>;
+
   void ReadOn() {
     const EventLog::ReadId id = port_.ReadEvents(
         after_, follow_,
@@ -282,7 +264,7 @@ class EventsReactor final
   const bool follow_;
   // Written before the write that calls ReadOn again.
   uint64_t after_;
-  const std::shared_ptr<WriteEnd<v1::StreamEventsResponse>> end_;
+  const std::shared_ptr<End> end_;
   std::atomic<EventLog::ReadId> read_{0};
 };
 
@@ -294,7 +276,7 @@ class RoutesReactor final
   RoutesReactor(BrokerPort& port, std::string service)
       : port_(port),
         service_(std::move(service)),
-        end_(std::make_shared<WriteEnd<v1::WatchRoutesResponse>>(this)) {
+        end_(std::make_shared<End>(this)) {
     StartSendInitialMetadata();
     if (service_.empty()) {
       ReadOn();
@@ -322,6 +304,9 @@ class RoutesReactor final
   void OnDone() override { delete this; }
 
  private:
+  using End = WriteEnd<grpc::ServerWriteReactor<v1::WatchRoutesResponse>,
+                       v1::WatchRoutesResponse>;
+
   void ReadOn() {
     const RouteWatch::ReadId id =
         port_.ReadRoutes(told_, [this, end = end_](RouteWatch::Table now) {
@@ -331,8 +316,8 @@ class RoutesReactor final
           }
           end->Write([&](v1::WatchRoutesResponse* response) {
             const bool first = told_ == nullptr;
-            *response =
-                now->ChangesSince(first ? RouteTable() : *told_, service_);
+            const RouteTable none;
+            *response = now->ChangesSince(first ? none : *told_, service_);
             told_ = std::move(now);
             if (first || !response->changes().empty()) return true;
             ReadOn();
@@ -346,7 +331,7 @@ class RoutesReactor final
   const std::string service_;
   // Written before the write that calls ReadOn again.
   RouteWatch::Table told_;
-  const std::shared_ptr<WriteEnd<v1::WatchRoutesResponse>> end_;
+  const std::shared_ptr<End> end_;
   std::atomic<RouteWatch::ReadId> read_{0};
 };
 

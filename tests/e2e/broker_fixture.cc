@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -263,6 +264,21 @@ v1::ReloadDefinitionsResponse GrpcClient::Reload() {
   return response;
 }
 
+std::vector<v1::Event> GrpcClient::Events(uint64_t after) {
+  grpc::ClientContext context;
+  v1::StreamEventsRequest request;
+  request.set_after(after);
+  const auto reader = admin_->StreamEvents(&context, request);
+  std::vector<v1::Event> events;
+  v1::StreamEventsResponse response;
+  while (reader->Read(&response)) {
+    events.insert(events.end(), response.events().begin(),
+                  response.events().end());
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  return events;
+}
+
 // --- Framed
 
 ipc::UniqueFd ConnectTo(const std::string& socket) {
@@ -436,20 +452,11 @@ uint64_t BrokerTest::Counter(const std::string& name) const {
 }
 
 bool BrokerTest::TellsOfLimit(const std::string& counter) const {
-  GrpcClient client = Client();
-  grpc::ClientContext context;
-  const auto reader =
-      client.admin().StreamEvents(&context, v1::StreamEventsRequest());
-  bool told = false;
-  v1::StreamEventsResponse response;
-  while (reader->Read(&response)) {
-    for (const v1::Event& event : response.events()) {
-      told |= event.kind() == v1::EVENT_KIND_LIMIT_REACHED &&
-              absl::StrContains(event.text(), absl::StrCat("(", counter, ", "));
-    }
-  }
-  EXPECT_TRUE(reader->Finish().ok());
-  return told;
+  const std::vector<v1::Event> events = Client().Events();
+  return std::any_of(events.begin(), events.end(), [&](const v1::Event& event) {
+    return event.kind() == v1::EVENT_KIND_LIMIT_REACHED &&
+           absl::StrContains(event.text(), absl::StrCat("(", counter, ", "));
+  });
 }
 
 void BrokerTest::ExpectServesOthers() const {

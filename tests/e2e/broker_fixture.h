@@ -122,6 +122,8 @@ class GrpcClient {
   v1::GetStatusResponse Status();
   std::vector<v1::Backend> Backends();
   v1::ReloadDefinitionsResponse Reload();
+  // What the broker keeps of what came after the event of that number.
+  std::vector<v1::Event> Events(uint64_t after = 0);
 
   v1::Broker::Stub& broker() { return *broker_; }
   v1::Admin::Stub& admin() { return *admin_; }

@@ -31,18 +31,7 @@ class EventsTest : public BrokerTest {
   }
 
   std::vector<v1::Event> All(uint64_t after = 0) {
-    grpc::ClientContext context;
-    v1::StreamEventsRequest request;
-    request.set_after(after);
-    const auto reader = client_->admin().StreamEvents(&context, request);
-    std::vector<v1::Event> events;
-    v1::StreamEventsResponse response;
-    while (reader->Read(&response)) {
-      events.insert(events.end(), response.events().begin(),
-                    response.events().end());
-    }
-    EXPECT_TRUE(reader->Finish().ok());
-    return events;
+    return client_->Events(after);
   }
   std::vector<v1::EventKind> KindsOf(const std::string& service) {
     std::vector<v1::EventKind> kinds;

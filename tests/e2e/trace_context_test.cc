@@ -45,18 +45,10 @@ class TraceContextTest : public BrokerTest {
   }
   // Of the events about a service, in order.
   std::vector<std::string> TracesOf(const std::string& service) {
-    GrpcClient client = Client();
-    grpc::ClientContext context;
-    const auto reader =
-        client.admin().StreamEvents(&context, v1::StreamEventsRequest());
     std::vector<std::string> traces;
-    v1::StreamEventsResponse response;
-    while (reader->Read(&response)) {
-      for (const v1::Event& event : response.events()) {
-        if (event.service() == service) traces.push_back(event.traceparent());
-      }
+    for (const v1::Event& event : Client().Events()) {
+      if (event.service() == service) traces.push_back(event.traceparent());
     }
-    EXPECT_TRUE(reader->Finish().ok());
     return traces;
   }
   static std::vector<std::string> EnvironmentOf(uint32_t pid) {

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from grpc_tools import protoc
 
-from harness import Home, Options, peer
+from harness import Home, Options, metric_families, peer
 
 VERSION = "1.11.22"
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -132,10 +132,7 @@ class Outside(unittest.TestCase):
     def test_metrics_are_read_by_prometheus(self):
         self.assertEqual(self.home.cli("route", "zccache", VERSION).returncode, 0)
         self.assertNotEqual(self.home.cli("route", "zccache", "0.0.1").returncode, 0)
-        sys.path.insert(0, os.path.join(peer("prometheus-client-0.21.1"), "prometheus_client.zip"))
-        # pylint: disable-next=import-outside-toplevel
-        from prometheus_client.openmetrics.parser import text_string_to_metric_families
-        families = {family.name: family for family in text_string_to_metric_families(self.home.cli("metrics").stdout)}
+        families = metric_families(self.home.cli("metrics").stdout)
 
         def value(family, sample, **labels):
             return [s.value for s in families[family].samples if s.name == sample and s.labels == labels]
