@@ -8,7 +8,8 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "chaos")]
+FOLDERS = [HERE, os.path.join(HERE, "..", "chaos")]
+sys.path[:0] = FOLDERS
 
 import harness  # pylint: disable=wrong-import-position
 
@@ -29,6 +30,11 @@ class Result(unittest.TextTestResult):
         self.passed += 1
 
 
+def every_test():
+    return sorted(name.removesuffix(".py") for folder in FOLDERS for name in os.listdir(folder)
+                  if name.startswith("test_") and name.endswith(".py"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="the folder of built programs (bazel-bin)")
@@ -47,11 +53,7 @@ def main():
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # nohup ignores it.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    names = options.only or (SANITIZED if options.sanitized else
-                             ["test_herd.Herd", "test_lanes", "test_direct", "test_versions",
-                              "test_outside", "test_worlds", "test_admin_lane", "test_sccache", "test_run_verbs", "test_public_names", "test_leaving",
-                              "test_launcher_fidelity", "test_launcher_survival", "test_launcher_projects",
-                              "test_upgrade", "test_idle", "test_report", "test_docs"])
+    names = options.only or (SANITIZED if options.sanitized else every_test())
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)
     result = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(suite)
     bad = len(result.failures) + len(result.errors)
