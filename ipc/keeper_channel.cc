@@ -27,7 +27,7 @@ bool HasName(Kind kind) {
 
 bool IsKnown(std::uint8_t kind) {
   return kind >= static_cast<std::uint8_t>(Kind::kHold) &&
-         kind <= static_cast<std::uint8_t>(Kind::kHandedOver);
+         kind <= static_cast<std::uint8_t>(Kind::kHere);
 }
 
 }  // namespace
@@ -166,15 +166,24 @@ absl::Status KeeperChannel::Drop(const std::string& name) {
   return link_.Send(message);
 }
 
-absl::Status KeeperChannel::Ready() {
-  KeeperMessage message;
-  message.kind = Kind::kReady;
-  return link_.Send(message);
+absl::Status KeeperChannel::Ready() { return Say(Kind::kReady); }
+
+absl::Status KeeperChannel::Here() { return Say(Kind::kHere); }
+
+absl::Status KeeperChannel::AnswerWhatIsAsked() {
+  for (;;) {
+    ZCB_ASSIGN_OR_RETURN(const absl::optional<KeeperLink::Received> received,
+                         link_.Receive());
+    if (!received.has_value()) return absl::OkStatus();
+    if (received->message.kind == Kind::kAsk) ZCB_RETURN_IF_ERROR(Here());
+  }
 }
 
-absl::Status KeeperChannel::HandedOver() {
+absl::Status KeeperChannel::HandedOver() { return Say(Kind::kHandedOver); }
+
+absl::Status KeeperChannel::Say(Kind kind) {
   KeeperMessage message;
-  message.kind = Kind::kHandedOver;
+  message.kind = kind;
   return link_.Send(message);
 }
 

@@ -9,9 +9,10 @@
 //   byte 2   flags; 1: the socket came from a service manager
 //   the rest the name of a socket: its path, as clients find it
 // and the socket itself is attached to kHold and kHeld. Keeper to broker, at
-// its start: kHeld for each, then kEndOfHeld; nothing after. Broker to keeper:
-// kHold, kDrop, kReady, and last kHandedOver. A kind that the reader does not
-// know is passed over, so that keeper and broker may be of different versions.
+// its start: kHeld for each, then kEndOfHeld; after that only kAsk, and only to
+// a broker that has said kHere. Broker to keeper: kHold, kDrop, kHere, kReady,
+// and last kHandedOver. A kind that the reader does not know is passed over, so
+// that keeper and broker may be of different versions.
 #ifndef ZCBROKER_IPC_KEEPER_CHANNEL_H_
 #define ZCBROKER_IPC_KEEPER_CHANNEL_H_
 
@@ -45,6 +46,8 @@ struct KeeperMessage {
     kHeld = 4,        // this socket is kept under this name
     kEndOfHeld = 5,   // that was all
     kHandedOver = 6,  // start the next one; this one ends what it has begun
+    kAsk = 7,         // does the broker still serve?
+    kHere = 8,        // it does; said unasked first: it may be asked
   };
   Kind kind = Kind::kReady;
   std::string name;
@@ -134,17 +137,28 @@ class KeeperChannel {
   // The broker serves: from now on its death is mended by a restart. kAborted.
   absl::Status Ready();
 
+  // The keeper may ask from now on whether the broker still serves. It ends one
+  // that is silent while clients wait (service/keeper/sign_of_life.h): whenever
+  // fd() is readable, call AnswerWhatIsAsked from the thread that serves.
+  // kAborted.
+  absl::Status Here();
+  // Reads what the keeper says, and answers it. kAborted once it is gone.
+  absl::Status AnswerWhatIsAsked();
+
   // Another broker is to be started now: it has the place. Nothing after it.
   // kAborted.
   absl::Status HandedOver();
 
-  // For polling. Readable after TakeHeld means that the keeper is gone: go on
-  // without. While wants_write(), poll for writing too and call Flush.
+  // For polling. Readable after TakeHeld means that it asks, after Here, or
+  // that it is gone: go on without. While wants_write(), poll for writing too
+  // and call Flush.
   int fd() const { return link_.fd().get(); }
   bool wants_write() const { return link_.wants_write(); }
   absl::Status Flush() { return link_.Flush(); }
 
  private:
+  absl::Status Say(KeeperMessage::Kind kind);
+
   KeeperLink link_;
   std::set<std::string> held_;
 };

@@ -77,8 +77,9 @@ class KeeperChannelTest : public testing::Test {
 TEST(KeeperMessageTest, EveryKindSurvivesTheWire) {
   for (const KeeperMessage& message :
        {Message(Kind::kHold, "/run/a.sock"), Message(Kind::kDrop, "/run/a"),
-        Message(Kind::kReady), Message(Kind::kHandedOver),
-        Message(Kind::kHeld, "/run/b", true), Message(Kind::kEndOfHeld)}) {
+        Message(Kind::kReady), Message(Kind::kHandedOver), Message(Kind::kAsk),
+        Message(Kind::kHere), Message(Kind::kHeld, "/run/b", true),
+        Message(Kind::kEndOfHeld)}) {
     const auto decoded = DecodeKeeperMessage(EncodeKeeperMessage(message));
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     ASSERT_TRUE(decoded->has_value());
@@ -169,6 +170,25 @@ TEST_F(KeeperChannelTest, AKeeperThatIsGoneIsAborted) {
   Token token;
   EXPECT_TRUE(absl::IsAborted(broker_.Hold("/a", token.get())));
   EXPECT_TRUE(absl::IsAborted(broker_.Ready()));
+}
+
+TEST_F(KeeperChannelTest, EveryQuestionIsAnswered) {
+  ASSERT_TRUE(broker_.AnswerWhatIsAsked().ok());
+  EXPECT_FALSE((*Next()).has_value()) << "an answer to no question";
+  for (const int questions : {1, 3}) {
+    for (int i = 0; i < questions; ++i) {
+      ASSERT_TRUE(keeper_.Send(Message(Kind::kAsk)).ok());
+    }
+    ASSERT_TRUE(broker_.AnswerWhatIsAsked().ok());
+    for (int i = 0; i < questions; ++i) {
+      const auto answer = Next();
+      ASSERT_TRUE(answer.ok() && answer->has_value());
+      EXPECT_EQ((*answer)->message, Message(Kind::kHere));
+    }
+    EXPECT_FALSE((*Next()).has_value());
+  }
+  keeper_ = KeeperLink(UniqueFd());
+  EXPECT_TRUE(absl::IsAborted(broker_.AnswerWhatIsAsked()));
 }
 
 TEST_F(KeeperChannelTest, NeverWaitsForAKeeperThatDoesNotRead) {

@@ -17,11 +17,17 @@ class Line : public std::enable_shared_from_this<Line> {
   // The descriptor is the channel's.
   ~Line() { static_cast<void>(descriptor_.release()); }
 
-  void WatchForEnd() {
+  // Answers it until it goes away. That the loop does this is what the keeper
+  // wants to know.
+  void Listen() {
     descriptor_.async_wait(
         asio::posix::stream_descriptor::wait_read,
         [self = shared_from_this()](const asio::error_code& error) {
-          if (!error) self->Lost("the keeper is gone");
+          if (error) return;
+          self->Send([](ipc::KeeperChannel& channel) {
+            return channel.AnswerWhatIsAsked();
+          });
+          if (!self->lost_) self->Listen();
         });
   }
 
@@ -113,7 +119,8 @@ std::unique_ptr<KeeperLine> KeeperLine::Create(
   std::shared_ptr<Line> line;
   if (channel.has_value()) {
     line = std::make_shared<Line>(loop, *std::move(channel));
-    line->WatchForEnd();
+    line->Listen();
+    line->Send([](ipc::KeeperChannel& channel) { return channel.Here(); });
   }
   return std::make_unique<OwnedLine>(std::move(line));
 }

@@ -1,6 +1,7 @@
 // The broker's line to its keeper, on the loop: sockets are handed over as
-// they are made, and a keeper that goes away is noticed once. Without a keeper
-// every call does nothing.
+// they are made, the keeper's question whether the loop still turns is
+// answered, and a keeper that goes away is noticed once. Without a keeper every
+// call does nothing.
 #ifndef ZCBROKER_SERVICE_HOST_KEEPER_LINE_H_
 #define ZCBROKER_SERVICE_HOST_KEEPER_LINE_H_
 

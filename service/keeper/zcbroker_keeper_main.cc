@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -36,6 +37,7 @@
 #include "ipc/fd_passing.h"
 #include "ipc/keeper_channel.h"
 #include "ipc/listener.h"
+#include "ipc/process.h"
 #include "ipc/service_manager.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
@@ -45,6 +47,7 @@
 #include "service/keeper/keeper_state.h"
 #include "service/keeper/last_will.h"
 #include "service/keeper/restart_rules.h"
+#include "service/keeper/sign_of_life.h"
 #include "service/keeper/successor_check.h"
 
 namespace zcbroker::service {
@@ -69,6 +72,8 @@ constexpr char kHelp[] =
     "at once, and clients wait that long instead of being refused. Its own\n"
     "options come first; from the first it does not know, all are "
     "zcbrokerd's.\n"
+    "A broker that leaves clients waiting for 9 s without a sign of life is\n"
+    "ended and replaced.\n"
     "\n"
     "  --broker PATH  the broker (default: zcbrokerd beside this program)\n"
     "  --help         this text\n"
@@ -198,6 +203,7 @@ class Keeper {
       Upgrade();
       if (restart_.has_value() && restart_->Expired()) StartNow();
       if (ready_by_.has_value() && ready_by_->Expired()) EndWhatHangs();
+      LookForLife();
     }
     return *exit_status_;
   }
@@ -337,23 +343,97 @@ class Keeper {
     kill(broker_, SIGKILL);
   }
 
+  // Only of one that serves, and has said that it may be asked.
+  bool LooksForLife() const {
+    return life_.has_value() && link_ != nullptr && rules_.ready();
+  }
+
+  void LookForLife() {
+    if (!LooksForLife()) return;
+    const ipc::MonotonicTime now = ipc::MonotonicClock::now();
+    // We wait for its end.
+    if (life_->quiet() && rules_.stopping()) life_->OnWaiting(now);
+    if (life_->quiet() || now < *life_->next_look()) return;
+    switch (life_->OnTime(now, SomebodyWaits())) {
+      case SignOfLife::Next::kNothing:
+        return;
+      case SignOfLife::Next::kAsk:
+        if (!link_->Send({Kind::kAsk, "", false}).ok()) link_.reset();
+        return;
+      case SignOfLife::Next::kEnd:
+        EndWhatIsSilent();
+        return;
+    }
+  }
+
+  // Whatever it had accepted is lost with it; all the others are served again.
+  void EndWhatIsSilent() const {
+    const absl::StatusOr<ipc::ProcessStat> stat = ipc::ReadProcessStat(broker_);
+    const bool held_by_debugger = stat.ok() && stat->state == 't';
+    Log("error",
+        absl::StrCat(rules_.stopping() ? "its end is awaited" : "clients wait",
+                     ", and the broker, process ", broker_,
+                     ", has given no sign of life for ",
+                     absl::FormatDuration(SignOfLife::kAcceptsWithin +
+                                          SignOfLife::kMaxAsked *
+                                              SignOfLife::kAnswersWithin),
+                     "; it is in state ",
+                     stat.ok() ? std::string(1, stat->state) : "unknown",
+                     ", waits in ",
+                     ipc::WaitChannel(broker_).value_or("unknown"), "; ",
+                     held_by_debugger ? "a debugger holds it, so it is left"
+                                      : "ending it"));
+    if (!held_by_debugger) kill(broker_, SIGKILL);
+  }
+
+  // A client that is not accepted yet, or has gone again unaccepted; or we.
+  bool SomebodyWaits() const {
+    if (rules_.stopping()) return true;
+    std::vector<pollfd> waited = Listening();
+    return poll(waited.data(), waited.size(), 0) > 0;
+  }
+
+  std::vector<pollfd> Listening() const {
+    std::vector<pollfd> listening;
+    sockets_.ForEach([&](const std::string&, int fd, bool) {
+      listening.push_back({fd, POLLIN, 0});
+    });
+    return listening;
+  }
+
   void Wait() {
-    pollfd waited[2] = {{signals_.get(), POLLIN, 0}, {-1, POLLIN, 0}};
+    const bool clients = LooksForLife() && life_->quiet();
+    std::vector<pollfd> waited;
+    if (clients) waited = Listening();
+    const size_t listening = waited.size();
+    waited.push_back({signals_.get(), POLLIN, 0});
     if (link_ != nullptr) {
-      waited[1].fd = link_->fd().get();
-      if (link_->wants_write()) waited[1].events |= POLLOUT;
+      waited.push_back({link_->fd().get(), POLLIN, 0});
+      if (link_->wants_write()) waited.back().events |= POLLOUT;
     }
     const absl::optional<ipc::Deadline> until = NextDeadline();
     if (!until.has_value()) ipc::GiveBackCodePages();
-    poll(waited, 2, until.has_value() ? until->PollTimeoutMillis() : -1);
+    poll(waited.data(), waited.size(),
+         until.has_value() ? until->PollTimeoutMillis() : -1);
+    const auto has_client = [](const pollfd& one) { return one.revents != 0; };
+    if (clients &&
+        std::any_of(waited.begin(), waited.begin() + listening, has_client)) {
+      life_->OnWaiting(ipc::MonotonicClock::now());
+    }
   }
 
-  // The one that begins what the others may wait for. A check is over in less
-  // time than a broker has to be ready.
   absl::optional<ipc::Deadline> NextDeadline() const {
-    if (restart_.has_value()) return restart_;
-    if (check_.has_value()) return check_->deadline();
-    return ready_by_;
+    absl::optional<ipc::Deadline> next;
+    const auto add = [&](ipc::Deadline deadline) {
+      next = next.has_value() ? Sooner(*next, deadline) : deadline;
+    };
+    if (restart_.has_value()) add(*restart_);
+    if (check_.has_value()) add(check_->deadline());
+    if (ready_by_.has_value()) add(*ready_by_);
+    if (LooksForLife() && !life_->quiet()) {
+      add(ipc::Deadline::At(*life_->next_look()));
+    }
+    return next;
   }
 
   void ReadSignals() {
@@ -442,17 +522,23 @@ class Keeper {
         ipc::NotifyServiceManager("READY=1");
         if (std::exchange(replace_when_ready_, false)) ReplaceBroker();
         return;
+      case Kind::kHere:
+        if (!life_.has_value()) life_.emplace();
+        life_->OnAnswer();
+        return;
       case Kind::kHandedOver:
         handed_over_ = true;
         return;
       case Kind::kHeld:
       case Kind::kEndOfHeld:
+      case Kind::kAsk:
         return;
     }
   }
 
   void OnEnd(const BrokerEnd& end) {
     ready_by_.reset();
+    life_.reset();
     const absl::Duration lived =
         absl::FromChrono(ipc::MonotonicClock::now() - started_);
     const KeeperDecision decision = rules_.OnEnd(end, lived);
@@ -517,6 +603,9 @@ class Keeper {
   absl::optional<ipc::Deadline> restart_;
   // The broker that runs is not ready yet.
   absl::optional<ipc::Deadline> ready_by_;
+  // The broker that runs may be asked for a sign of life. Not part of the state
+  // that outlives an upgrade, which replaces the broker all the same.
+  absl::optional<SignOfLife> life_;
   absl::optional<int> exit_status_;
 };
 

@@ -7,6 +7,8 @@
 //   silent      hands over its socket but never says that it is ready
 //   second=N    exits with N, before it is ready, where sockets were held
 //   term=N      exits with N on SIGTERM (0 where not given)
+//   slow        exits on SIGTERM after the keeper has asked it three times
+//               whether it still serves
 // A connection whose first byte is one of these has something done instead:
 //   x           exits with 3
 //   q           exits with 0
@@ -14,6 +16,9 @@
 //   m           binds and hands over 300 more sockets, named SOCKET-<n>
 //   h           answers with how many sockets were held at the start
 //   e           answers with NOTIFY_SOCKET, ZCBROKER_KEEPER_FD and LISTEN_FDS
+//   w           answers, and does nothing any more
+//   n           answers, and accepts nobody until the keeper has asked it three
+//               times whether it still serves
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -75,9 +80,11 @@ class FakeBroker {
     held_ = listeners_.size();
     if (held_ > 0 && words_.count("second") != 0) return words_["second"];
     if (listeners_.empty()) BindAndHold(socket_);
+    Need(keeper_.Here());
     if (words_.count("silent") == 0) Need(keeper_.Ready());
     while (told_to_end == 0 && told_to_hand_over == 0) Serve();
     if (told_to_hand_over != 0) return kHandedOver;
+    if (words_.count("slow") != 0) AwaitQuestions();
     return words_["term"];
   }
 
@@ -93,10 +100,12 @@ class FakeBroker {
     for (const ipc::Listener& listener : listeners_) {
       waited.push_back({listener.fd(), POLLIN, 0});
     }
-    waited.push_back({keeper_.fd(), 0, 0});
-    if (keeper_.wants_write()) waited.back().events = POLLOUT;
+    waited.push_back({keeper_.fd(), POLLIN, 0});
+    if (keeper_.wants_write()) waited.back().events |= POLLOUT;
     if (poll(waited.data(), waited.size(), -1) < 0) return;
     Need(keeper_.Flush());
+    if ((waited.back().revents & POLLIN) != 0)
+      Need(keeper_.AnswerWhatIsAsked());
     // Index by index: serving one may add listeners.
     for (size_t i = 0; i + 1 < waited.size(); ++i) {
       if (waited[i].revents == 0) continue;
@@ -127,6 +136,17 @@ class FakeBroker {
       }
     }
     ipc::WriteAll(connection, answer, deadline).IgnoreError();
+    while (asked == 'w') pause();
+    if (asked == 'n') AwaitQuestions();
+  }
+
+  void AwaitQuestions() {
+    for (int i = 0; i < 3; ++i) {
+      pollfd keeper{keeper_.fd(), POLLIN, 0};
+      while (poll(&keeper, 1, -1) < 0) {
+      }
+      Need(keeper_.AnswerWhatIsAsked());
+    }
   }
 
   // Which outlives this one by not being ended with it.

@@ -1,10 +1,13 @@
 // The real keeper with a small broker (fake_broker.cc) that can be made to die
 // in every way.
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -205,6 +208,66 @@ TEST_F(KeeperTest, ABrokerThatHangsBeforeItIsReadyIsEnded) {
   EXPECT_GE(absl::Now() - begin, absl::Seconds(10));
   EXPECT_NE(kill(hung, 0), 0);
   EXPECT_TRUE(absl::StrContains(log(), "is not ready after 10s")) << log();
+}
+
+// Where nothing is done about it, who waits waits for ever.
+TEST_F(KeeperTest, ABrokerThatServesNobodyIsReplaced) {
+  Start();
+  AwaitServing();
+  for (const bool stopped : {true, false}) {
+    const pid_t silent = AskPid(stopped ? 'p' : 'w');
+    ASSERT_GT(silent, 0);
+    if (stopped) kill(silent, SIGSTOP);
+    const pid_t next = AskPid();
+    EXPECT_GT(next, 0) << log();
+    EXPECT_NE(next, silent);
+    EXPECT_TRUE(absl::StrContains(
+        log(), absl::StrCat("process ", silent,
+                            ", has given no sign of life for 9s; it is in "
+                            "state ",
+                            stopped ? "T" : "S")))
+        << log();
+  }
+}
+
+TEST_F(KeeperTest, ABrokerThatDoesNotEndWhenToldIsEnded) {
+  Start();
+  AwaitServing();
+  const pid_t silent = AskPid('w');
+  keeper_->Signal(SIGTERM);
+  EXPECT_EQ(keeper_->Wait(), 128 + SIGKILL) << log();
+  EXPECT_FALSE(IsRunning(silent));
+  EXPECT_TRUE(absl::StrContains(log(), "its end is awaited")) << log();
+}
+
+// As it does while it waits for what it is to end.
+TEST_F(KeeperTest, ABrokerThatAnswersMayTakeItsTimeToEnd) {
+  Start({"slow"});
+  AwaitServing();
+  keeper_->Signal(SIGTERM);
+  EXPECT_EQ(keeper_->Wait(), 0) << log();
+}
+
+TEST_F(KeeperTest, ABrokerThatAnswersMayLeaveClientsWaiting) {
+  Start();
+  AwaitServing();
+  const pid_t busy = AskPid('n');
+  EXPECT_EQ(AskPid(), busy) << log();
+}
+
+TEST_F(KeeperTest, ABrokerInADebuggerIsLeft) {
+  Start();
+  AwaitServing();
+  const pid_t held = AskPid();
+  ASSERT_EQ(ptrace(PTRACE_SEIZE, held, nullptr, nullptr), 0) << strerror(errno);
+  ASSERT_EQ(ptrace(PTRACE_INTERRUPT, held, nullptr, nullptr), 0);
+  std::thread client([&] { EXPECT_EQ(AskPid(), held); });
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] { return absl::StrContains(log(), "a debugger holds it"); },
+      "the keeper's decision", kPatience))
+      << log();
+  EXPECT_EQ(ptrace(PTRACE_DETACH, held, nullptr, nullptr), 0);
+  client.join();
 }
 
 TEST_F(KeeperTest, ARestartThatFailsIsTriedAgainUntilItWorks) {
