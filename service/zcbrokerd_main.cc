@@ -441,7 +441,8 @@ int Main(int argc, char** argv) {
       "The broker: one per user, in the foreground. It finds and starts "
       "background\ndaemons (zccache and others) for their clients. Start it "
       "with `zcbroker up`,\na service manager, or by hand; SIGTERM ends it and "
-      "leaves its backends running.");
+      "leaves its backends running.",
+      "zcbrokerd");
   app.set_version_flag("--version", absl::StrCat("zcbrokerd ", kVersion));
   Flags flags;
   app.add_option("--config-dir", flags.config_dir,

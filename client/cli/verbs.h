@@ -87,15 +87,15 @@ struct LogOptions {
   bool follow = false;
 };
 // What backends of a service have printed, of all versions where none is named.
-// Becomes tail(1); returns only where there is no log.
-int Logs(const Target& target, const LogOptions& options);
+// As text it becomes tail(1), and returns only where there is no log.
+int Logs(Format format, const Target& target, const LogOptions& options);
 
 struct TopOptions {
   int interval = 1;  // seconds
   int rounds = 0;    // 0: without end
 };
 // Rates and backends, looked at anew each interval.
-int Top(const TopOptions& options);
+int Top(Format format, const TopOptions& options);
 
 // Looks for what could be wrong, with the target's version where one is named.
 // Changes and starts nothing. kExitFailure where a check fails.

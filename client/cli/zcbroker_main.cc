@@ -72,6 +72,10 @@ void AddJson(CLI::App* verb, bool& json) {
   verb->add_flag("--json", json, "print one JSON object (docs/cli.md)");
 }
 
+void AddJsonLines(CLI::App* verb, bool& json) {
+  verb->add_flag("--json", json, "print one JSON object a line (docs/cli.md)");
+}
+
 void AddConfigDir(CLI::App* verb, std::string& config_dir) {
   verb->add_option("--config-dir", config_dir,
                    "holds services/ (default: $XDG_CONFIG_HOME/zcbroker)");
@@ -197,7 +201,7 @@ void AddBackendVerbs(CLI::App& app, CommandLine& line,
 
   CLI::App* logs =
       AddVerb(app, "logs", "What a service's backends have printed.", chosen,
-              [&line] { return Logs(line.target, line.logs); });
+              [&line] { return Logs(line.format(), line.target, line.logs); });
   logs->add_option("SERVICE", line.target.service, "for example zccache")
       ->required();
   logs->add_option("VERSION", line.target.version,
@@ -206,6 +210,7 @@ void AddBackendVerbs(CLI::App& app, CommandLine& line,
       ->check(CLI::Range(0, 1000000))
       ->capture_default_str();
   logs->add_flag("-f,--follow", line.logs.follow, "go on as they are written");
+  AddJsonLines(logs, line.json);
 }
 
 void AddServiceVerbs(CLI::App& app, CommandLine& line,
@@ -320,16 +325,18 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
                    "go on with each event as it happens");
   events->add_option("--after", line.events.after,
                      "only those after the event of this number");
-  events->add_flag("--json", line.json, "print one JSON object a line");
+  AddJsonLines(events, line.json);
 
-  CLI::App* top = AddVerb(app, "top", "Rates and backends, as they are.",
-                          chosen, [&line] { return Top(line.top); });
+  CLI::App* top =
+      AddVerb(app, "top", "Rates and backends, as they are.", chosen,
+              [&line] { return Top(line.format(), line.top); });
   top->add_option("--interval", line.top.interval, "seconds between two looks")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
   top->add_option("--rounds", line.top.rounds,
                   "end after so many (default: never)")
       ->check(CLI::Range(1, 1000000));
+  AddJsonLines(top, line.json);
 
   CLI::App* metrics =
       AddVerb(app, "metrics", "Counts and durations, as OpenMetrics text.",
@@ -399,7 +406,8 @@ int Main(int argc, char** argv) {
       "  zcbroker status                     what is going on?\n"
       "  zcbroker explain                    why is this shell not served?\n"
       "  zcbroker doctor                     what is wrong, and what to do?\n"
-      "  zcbroker report page.html           all of it, to show others");
+      "  zcbroker report page.html           all of it, to show others",
+      "zcbroker");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
   app.require_subcommand(0, 1);
   app.allow_extras();

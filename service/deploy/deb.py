@@ -100,10 +100,6 @@ def roff(text):
     return "\n".join([".nf", *("\\&" + line if line[:1] in (".", "'") else line for line in lines), ".fi"])
 
 
-def help_of(program, *verb):
-    return output(program, *verb, "--help").replace(program, os.path.basename(program))
-
-
 def verbs_of(text):
     listed = text.split("Subcommands:\n")[1].split("\n\n")[0] if "Subcommands:\n" in text else ""
     return re.findall(r"^  (\S+)", listed, re.MULTILINE)
@@ -111,7 +107,7 @@ def verbs_of(text):
 
 def all_help(program, *verb):
     """Its --help, and those of its verbs, each under a heading."""
-    text = help_of(program, *verb)
+    text = output(program, *verb, "--help")
     parts = [roff(text)]
     for name in verbs_of(text):
         deeper = [*verb, name]

@@ -8,15 +8,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "gmock/gmock.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
@@ -53,13 +59,27 @@ class CliTest : public BrokerTest {
     arguments.push_back("--json");
     const Finished finished = Cli(std::move(arguments));
     EXPECT_EQ(finished.status, status) << finished.out << finished.err;
+    return Parse(finished.out);
+  }
+  // Adds --json, and expects one object a line.
+  std::vector<Struct> JsonLines(std::vector<std::string> arguments) const {
+    arguments.push_back("--json");
+    const Finished finished = Cli(std::move(arguments));
+    EXPECT_EQ(finished.status, 0) << finished.out << finished.err;
+    std::vector<Struct> objects;
+    for (const absl::string_view line :
+         absl::StrSplit(finished.out, '\n', absl::SkipEmpty())) {
+      objects.push_back(Parse(std::string(line)));
+    }
+    return objects;
+  }
+  static Struct Parse(const std::string& json) {
     Struct object;
     const auto parsed =
-        google::protobuf::util::JsonStringToMessage(finished.out, &object);
-    EXPECT_TRUE(parsed.ok()) << parsed.ToString() << "\n" << finished.out;
-    EXPECT_TRUE(absl::StartsWith(finished.out, "{\"schema\":\"zcbroker."))
-        << finished.out;
-    EXPECT_TRUE(absl::EndsWith(Text(object, "schema"), "/1")) << finished.out;
+        google::protobuf::util::JsonStringToMessage(json, &object);
+    EXPECT_TRUE(parsed.ok()) << parsed.ToString() << "\n" << json;
+    EXPECT_TRUE(absl::StartsWith(json, "{\"schema\":\"zcbroker.")) << json;
+    EXPECT_TRUE(absl::EndsWith(Text(object, "schema"), "/1")) << json;
     return object;
   }
 
@@ -579,8 +599,8 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
           {{"metrics"}, {"--json"}},
           {{"report"}, {"FILE", "--since", "--for", "--json"}},
           {{"restart"}, {"SERVICE", "VERSION", "--json"}},
-          {{"logs"}, {"SERVICE", "VERSION", "--lines", "--follow"}},
-          {{"top"}, {"--interval", "--rounds"}},
+          {{"logs"}, {"SERVICE", "VERSION", "--lines", "--follow", "--json"}},
+          {{"top"}, {"--interval", "--rounds", "--json"}},
           {{"up"}, {"--config-dir", "--allow-root", "--json"}},
           {{"down"}, {"--stop-backends", "--json"}},
       };
@@ -597,6 +617,8 @@ TEST_F(CliTest, EveryVerbsHelpMentionsItsOptions) {
   }
   const Finished top = Cli({"--help"});
   EXPECT_EQ(top.status, 0);
+  // Not by the path it was called by.
+  EXPECT_TRUE(absl::StrContains(top.out, "\nUsage: zcbroker [")) << top.out;
   for (const char* word : {"route", "ping", "compile", "exec", "env", "explain",
                            "doctor", "status", "events", "metrics", "report",
                            "service", "up", "down", "Exit statuses"}) {
@@ -645,6 +667,73 @@ TEST_F(CliTest, LogsAreThoseOfTheService) {
   }
 }
 
+class LogLinesTest : public CliTest {
+ protected:
+  std::string LogFile(const std::string& version) const {
+    const std::string directory = home_.Entry("state/zcbroker/log");
+    std::filesystem::create_directories(directory);
+    return absl::StrCat(directory, "/talker-", version, ".log");
+  }
+};
+
+TEST_F(LogLinesTest, EachIsAnObject) {
+  const std::string wide(100'000, 'w');
+  for (const auto& [version, text] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"1.0.0", "gr\xc3\xbc\xc3\x9f\xc3\x9f\nb\xfcro\n\nlast"},
+           {"2.0.0", wide + "\n"}}) {
+    WriteFile(LogFile(version), text);
+  }
+  std::map<std::string, std::vector<std::string>> texts;
+  for (const Struct& line : JsonLines({"logs", "talker"})) {
+    EXPECT_EQ(Text(line, "schema"), "zcbroker.cli.LogLine/1");
+    EXPECT_EQ(Text(line, "service"), "talker");
+    EXPECT_EQ(Text(line, "log_file"), LogFile(Text(line, "version")));
+    texts[Text(line, "version")].push_back(Text(line, "text"));
+  }
+  EXPECT_THAT(texts["1.0.0"],
+              ::testing::ElementsAre("gr\xc3\xbc\xc3\x9f\xc3\x9f", "b\\xfcro",
+                                     "", "last"));
+  EXPECT_THAT(texts["2.0.0"], ::testing::ElementsAre(wide.substr(0, 65536),
+                                                     wide.substr(65536)));
+  EXPECT_THAT(JsonLines({"logs", "talker", "1.0.0", "-n", "1"}),
+              ::testing::SizeIs(1));
+  EXPECT_EQ(Text(Json({"logs", "talk"}, 1), "schema"),
+            "zcbroker.cli.ErrorReport/1");
+}
+
+// And what the lines come from ends with who reads them.
+TEST_F(LogLinesTest, AreFollowed) {
+  const std::string log = LogFile("1.0.0");
+  WriteFile(log, "first\n");
+  const std::string out = home_.Entry("work/lines");
+  const ipc::UniqueFd file(
+      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_TRUE(file);
+  ProcessOptions options;
+  options.stdout_fd = file.get();
+  Process follower({CommandLineProgram(), "logs", "talker", "-f", "--json"},
+                   home_.environment(), options);
+  const auto await = [&](const std::string& text) {
+    return ipc::WaitFor([&] { return absl::StrContains(ReadFile(out), text); },
+                        text, kPatience);
+  };
+  ASSERT_TRUE(await("\"first\""));
+  ASSERT_EQ(rename(log.c_str(), (log + ".1").c_str()), 0);
+  WriteFile(log, "second\n");
+  ASSERT_TRUE(await("\"second\""));
+  pid_t tail = -1;
+  ASSERT_TRUE(
+      absl::SimpleAtoi(ReadFile(absl::StrCat("/proc/", follower.pid(), "/task/",
+                                             follower.pid(), "/children")),
+                       &tail));
+  ASSERT_TRUE(IsRunning(tail));
+  follower.Signal(SIGKILL);
+  follower.Wait();
+  EXPECT_TRUE(
+      ipc::WaitFor([&] { return !IsRunning(tail); }, "its end", kPatience));
+}
+
 TEST_F(CliTest, RestartGivesAnotherProcess) {
   DefineDemo();
   StartBroker();
@@ -667,6 +756,23 @@ TEST_F(CliTest, TopShowsBackendsAndRates) {
   }
   // No terminal: nothing is cleared.
   EXPECT_FALSE(absl::StrContains(top.out, "\x1b")) << top.out;
+
+  const std::vector<Struct> looks = JsonLines({"top", "--rounds", "2"});
+  ASSERT_EQ(looks.size(), 2U);
+  for (const Struct& look : looks) {
+    EXPECT_EQ(Text(look, "schema"), "zcbroker.cli.TopReport/1");
+    EXPECT_EQ(Text(look, "version"), kVersion);
+    EXPECT_EQ(At(look, "pid").number_value(), broker().process().pid());
+    EXPECT_GT(At(look, "seconds").number_value(), 0.9);
+    ASSERT_EQ(At(look, "backends").list_value().values_size(), 1);
+    const Struct& row =
+        At(look, "backends").list_value().values(0).struct_value();
+    EXPECT_EQ(Text(row, "service"), "demo");
+    EXPECT_EQ(Text(row, "state"), "BACKEND_STATE_READY");
+    EXPECT_GE(At(row, "cpu_percent").number_value(), 0);
+  }
+  StopBroker();
+  EXPECT_EQ(Text(Json({"top"}, 3), "schema"), "zcbroker.cli.ErrorReport/1");
 }
 
 TEST_F(CliTest, EventsAreOneALine) {
@@ -680,15 +786,8 @@ TEST_F(CliTest, EventsAreOneALine) {
         "  backend ready  demo 1.0.0  process ", "spawn "}) {
     EXPECT_TRUE(absl::StrContains(text.out, part)) << part << text.out;
   }
-  const Finished json = Cli({"events", "--after", "1", "--json"});
   int sequence = 1;
-  for (const absl::string_view line :
-       absl::StrSplit(json.out, '\n', absl::SkipEmpty())) {
-    Struct event;
-    ASSERT_TRUE(
-        google::protobuf::util::JsonStringToMessage(std::string(line), &event)
-            .ok())
-        << line;
+  for (const Struct& event : JsonLines({"events", "--after", "1"})) {
     EXPECT_EQ(Text(event, "sequence"), absl::StrCat(++sequence));
   }
   EXPECT_EQ(sequence, 4);
