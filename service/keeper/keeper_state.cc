@@ -21,7 +21,7 @@ namespace zcbroker::service {
 namespace {
 
 constexpr char kTitle[] = "zcbroker-keeper";
-constexpr size_t kFields = 12;
+constexpr size_t kFields = 13;
 constexpr off_t kMaxBytes = off_t{1} << 20;
 
 absl::Status Damaged() {
@@ -52,7 +52,8 @@ std::string EncodeKeeperState(const KeeperState& state) {
                   static_cast<int>(rules.ever_ready), " ",
                   static_cast<int>(rules.ready), " ",
                   static_cast<int>(rules.stopping), " ", rules.already_running,
-                  " ", rules.short_lives, "\n");
+                  " ", rules.short_lives, " ", static_cast<int>(state.may_ask),
+                  "\n");
   for (const KeeperState::Socket& socket : state.sockets) {
     absl::StrAppend(&text, socket.fd, " ",
                     static_cast<int>(socket.from_service_manager), " ",
@@ -81,7 +82,8 @@ absl::StatusOr<KeeperState> DecodeKeeperState(absl::string_view text) {
       !Parse(fields[8], &state.rules.ready) ||
       !Parse(fields[9], &state.rules.stopping) ||
       !Parse(fields[10], &state.rules.already_running) ||
-      !Parse(fields[11], &state.rules.short_lives)) {
+      !Parse(fields[11], &state.rules.short_lives) ||
+      !Parse(fields[12], &state.may_ask)) {
     return Damaged();
   }
   if (restart >= 0) state.restart_millis = restart;

@@ -21,7 +21,7 @@ namespace zcbroker::service {
 // Names the descriptor of the file in memory.
 inline constexpr char kKeeperStateVariable[] = "ZCBROKER_KEEPER_STATE";
 // Both programs have to mean the same by it; counted up when a line changes.
-inline constexpr int kKeeperStateFormat = 1;
+inline constexpr int kKeeperStateFormat = 2;
 
 struct KeeperState {
   struct Socket {
@@ -37,6 +37,7 @@ struct KeeperState {
   absl::optional<std::int64_t> restart_millis;
   std::uint64_t original_descriptor_limit = 0;
   bool said_stopping = false;
+  bool may_ask = false;  // the broker has said so (ipc/keeper_channel.h)
   RestartRules::Memory rules;
   std::vector<Socket> sockets;
 };

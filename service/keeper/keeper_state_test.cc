@@ -23,6 +23,7 @@ KeeperState Full() {
   state.restart_millis = 40;
   state.original_descriptor_limit = 1024;
   state.said_stopping = true;
+  state.may_ask = true;
   state.rules.ever_ready = true;
   state.rules.stopping = true;
   state.rules.already_running = 3;
@@ -47,6 +48,7 @@ TEST(KeeperStateTest, SaysTheSameAgain) {
   EXPECT_EQ(decoded->restart_millis, 40);
   EXPECT_TRUE(decoded->rules.stopping);
   EXPECT_FALSE(decoded->rules.ready);
+  EXPECT_TRUE(decoded->may_ask);
   ASSERT_EQ(decoded->sockets.size(), 2u);
   EXPECT_EQ(decoded->sockets[0].name, "/run/a socket");
   EXPECT_TRUE(decoded->sockets[0].from_service_manager);
@@ -56,9 +58,9 @@ TEST(KeeperStateTest, SaysTheSameAgain) {
 TEST(KeeperStateTest, WhatIsDamagedOrOfAnotherFormatIsRefused) {
   const std::string good = EncodeKeeperState(Full());
   std::string other = good;
-  other.replace(other.find(" 1\n"), 3, " 2\n");
+  other.replace(other.find(" 2\n"), 3, " 3\n");
   for (const std::string& bad :
-       {std::string(), std::string("zcbroker-keeper 1\n"), other,
+       {std::string(), std::string("zcbroker-keeper 2\n"), other,
         good.substr(0, good.size() - 1), good.substr(0, good.size() / 2),
         absl::StrCat(good, "x y /z\n"), absl::StrCat(good, "1 1\n")}) {
     EXPECT_EQ(DecodeKeeperState(bad).status().code(),

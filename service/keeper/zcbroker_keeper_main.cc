@@ -184,6 +184,7 @@ class Keeper {
     }
     limit_.SetOriginal(state.original_descriptor_limit);
     said_stopping_ = state.said_stopping;
+    if (state.may_ask) life_.emplace();
     rules_ = RestartRules(state.rules);
     Log("info", absl::StrCat("goes on as ", kVersion, ", with ",
                              sockets_.size(), " sockets"));
@@ -295,6 +296,7 @@ class Keeper {
     }
     state.original_descriptor_limit = limit_.original();
     state.said_stopping = said_stopping_;
+    state.may_ask = life_.has_value();
     state.rules = rules_.memory();
     sockets_.ForEach([&](const std::string& name, int fd, bool managers) {
       state.sockets.push_back({name, fd, managers});
@@ -603,8 +605,7 @@ class Keeper {
   absl::optional<ipc::Deadline> restart_;
   // The broker that runs is not ready yet.
   absl::optional<ipc::Deadline> ready_by_;
-  // The broker that runs may be asked for a sign of life. Not part of the state
-  // that outlives an upgrade, which replaces the broker all the same.
+  // The broker that runs may be asked for a sign of life.
   absl::optional<SignOfLife> life_;
   absl::optional<int> exit_status_;
 };

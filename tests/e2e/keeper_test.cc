@@ -466,6 +466,21 @@ class KeeperUpgradeTest : public KeeperTest {
   }
 };
 
+// It does not hear that it is to hand over.
+TEST_F(KeeperUpgradeTest, ABrokerThatServesNobodyIsReplacedByTheNewSelf) {
+  StartInstalled();
+  const pid_t silent = AskPid();
+  ASSERT_EQ(kill(silent, SIGSTOP), 0);
+  Install(KeeperProgram());
+  keeper_->Signal(SIGUSR2);
+  ASSERT_TRUE(
+      ipc::WaitFor([&] { return RunsInstalled(); }, "its new self", kPatience))
+      << log();
+  const pid_t next = AskPid();
+  EXPECT_GT(next, 0) << log();
+  EXPECT_NE(next, silent);
+}
+
 TEST_F(KeeperUpgradeTest, GoesOnInPlaceWithSocketsAndBroker) {
   StartInstalled();
   ASSERT_GT(AskPid('m'), 0);
@@ -594,7 +609,7 @@ TEST_F(KeeperUpgradeTest, WhatDoesNotAnswerHoldsNothingUp) {
 }
 
 TEST_F(KeeperUpgradeTest, KnowsItsOwnStateOnly) {
-  EXPECT_EQ(RunToEnd({KeeperProgram(), "--knows-state=1"}, environment_).status,
+  EXPECT_EQ(RunToEnd({KeeperProgram(), "--knows-state=2"}, environment_).status,
             0);
   EXPECT_EQ(RunToEnd({KeeperProgram(), "--knows-state=0"}, environment_).status,
             1);

@@ -72,6 +72,8 @@ void CheckStream(absl::string_view script) {
       for (const ipc::HeldSocket& socket : *held) {
         ZCB_PROPERTY(names.insert(socket.name).second);
       }
+      // What follows may be questions, and the keeper is gone.
+      ZCB_PROPERTY(absl::IsAborted(channel.AnswerWhatIsAsked()));
       continue;
     }
     ipc::KeeperLink link(std::move(ends->second));
