@@ -48,12 +48,11 @@ std::string EncodeKeeperState(const KeeperState& state) {
                   " ", state.started_nanos, " ",
                   state.restart_millis.value_or(-1), " ",
                   state.original_descriptor_limit, " ");
-  absl::StrAppend(&text, static_cast<int>(state.said_stopping), " ",
-                  static_cast<int>(rules.ever_ready), " ",
-                  static_cast<int>(rules.ready), " ",
-                  static_cast<int>(rules.stopping), " ", rules.already_running,
-                  " ", rules.short_lives, " ", static_cast<int>(state.may_ask),
-                  "\n");
+  absl::StrAppend(
+      &text, static_cast<int>(state.said_stopping), " ",
+      static_cast<int>(rules.ever_ready), " ", static_cast<int>(rules.ready),
+      " ", static_cast<int>(rules.stopping), " ", rules.already_running, " ",
+      rules.short_lives, " ", static_cast<int>(state.may_ask), "\n");
   for (const KeeperState::Socket& socket : state.sockets) {
     absl::StrAppend(&text, socket.fd, " ",
                     static_cast<int>(socket.from_service_manager), " ",
