@@ -18,7 +18,7 @@
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
-#include "ipc/code_pages.h"
+#include "ipc/spare_memory.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"

@@ -32,7 +32,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "ipc/clock.h"
-#include "ipc/code_pages.h"
+#include "ipc/spare_memory.h"
 #include "ipc/deadline.h"
 #include "ipc/fd_passing.h"
 #include "ipc/keeper_channel.h"

@@ -6,6 +6,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "ipc/spare_memory.h"
 #include "service/rpc/services.h"
 
 namespace zcbroker::service {
@@ -122,6 +123,9 @@ void OnDemandServer::TearDown() {
     going->server->Shutdown(std::chrono::system_clock::now() + kGoingPatience);
     going->server->Wait();
     going.reset();
+    // 18 KiB for each connection that there was at one time, and gRPC's code.
+    ipc::GiveBackFreedMemory();
+    ipc::GiveBackCodePages();
     std::function<void()> gone;
     {
       std::lock_guard<std::mutex> lock(mutex_);

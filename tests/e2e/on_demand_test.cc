@@ -1,6 +1,9 @@
 // The gRPC server that exists only while somebody speaks gRPC: built and taken
 // down hundreds of times behind a live listener, under load.
 #include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,14 +17,17 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "asio/executor_work_guard.hpp"
 #include "asio/io_context.hpp"
 #include "asio/post.hpp"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
+#include "ipc/socket.h"
 #include "ipc/testing/scoped_runtime_dir.h"
 #include "ipc/testing/wait_for.h"
 #include "ipc/unique_fd.h"
@@ -82,6 +88,7 @@ class OnDemandTest : public ::testing::Test {
         server_(port_, [] { return true; }),
         counted_(server_) {
     FrontDoorLimits limits;
+    limits.connections.connections_per_process = 4096;
     // The last connection ends, and the server goes.
     limits.http_idle = std::chrono::milliseconds(0);
     door_ = FrontDoor::Create(
@@ -175,6 +182,55 @@ TEST_F(OnDemandTest, BuiltTwoHundredTimesUnderLoadLosesNoCallAndLeaksNothing) {
   EXPECT_EQ(lost, 0);
   EXPECT_GE(answered, kRounds);
   RecordProperty("calls", answered);
+}
+
+size_t AnonymousBytes() {
+  const std::string status = ReadFile("/proc/self/status");
+  const size_t at = status.find("RssAnon:");
+  return at == std::string::npos
+             ? 0
+             : strtoul(status.c_str() + at + strlen("RssAnon:"), nullptr, 10)
+                   << 10;
+}
+
+TEST_F(OnDemandTest, WhatManyConnectionsTookIsGivenBack) {
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  GTEST_SKIP() << "a sanitizer's allocator keeps what is freed";
+#endif
+#endif
+  constexpr int kMany = 1000;
+  constexpr absl::string_view kPreface(
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  const ipc::Deadline deadline = ipc::Deadline::After(kPatience);
+  // Three for each connection, here and in gRPC.
+  rlimit descriptors{};
+  getrlimit(RLIMIT_NOFILE, &descriptors);
+  descriptors.rlim_cur = descriptors.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &descriptors), 0);
+  ASSERT_EQ(Call().error_message(), "not here");
+  ASSERT_TRUE(
+      ipc::WaitFor([&] { return counted_.count == 1; }, "its end", kPatience));
+  const size_t before = AnonymousBytes();
+  ASSERT_GT(before, 0U);
+  std::vector<ipc::UniqueFd> connections;
+  for (int i = 0; i < kMany; ++i) {
+    auto connection = ipc::Connect(*ipc::Endpoint::Parse(socket()), deadline);
+    ASSERT_TRUE(connection.ok()) << i << ": " << connection.status();
+    ASSERT_TRUE(ipc::WriteAll(*connection, kPreface, deadline).ok());
+    // Its settings: gRPC has the connection.
+    char settings[1];
+    ASSERT_TRUE(ipc::ReadSome(*connection, settings, 1, deadline).ok());
+    connections.push_back(*std::move(connection));
+  }
+  const size_t most = AnonymousBytes();
+  ASSERT_GT(most, before + (size_t{10} << 20)) << "the test holds nothing";
+  connections.clear();
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] { return AnonymousBytes() < before + (most - before) / 2; },
+      "the memory", kPatience))
+      << before << ", " << most << " at most, " << AnonymousBytes()
+      << " at last";
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // What a process that waits for a long time need not keep in memory.
-#ifndef ZCBROKER_IPC_CODE_PAGES_H_
-#define ZCBROKER_IPC_CODE_PAGES_H_
+#ifndef ZCBROKER_IPC_SPARE_MEMORY_H_
+#define ZCBROKER_IPC_SPARE_MEMORY_H_
 
 namespace zcbroker::ipc {
 
@@ -11,6 +11,12 @@ namespace zcbroker::ipc {
 // thread, at any time.
 void GiveBackCodePages();
 
+// Hands back what was freed on the heap, which the allocator would keep for the
+// next time. For when much was freed and is not needed soon: it looks through
+// the whole heap, and others who allocate wait meanwhile (some ms for 100 MB).
+// Does nothing with an allocator that is not glibc's. Any thread, at any time.
+void GiveBackFreedMemory();
+
 }  // namespace zcbroker::ipc
 
-#endif  // ZCBROKER_IPC_CODE_PAGES_H_
+#endif  // ZCBROKER_IPC_SPARE_MEMORY_H_

@@ -1,11 +1,12 @@
 #include <link.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 
-#include "ipc/code_pages.h"
+#include "ipc/spare_memory.h"
 
 namespace zcbroker::ipc {
 
@@ -30,6 +31,12 @@ void GiveBackCodePages() {
         return 0;
       },
       nullptr);
+}
+
+void GiveBackFreedMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 }  // namespace zcbroker::ipc
