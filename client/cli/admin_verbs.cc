@@ -438,12 +438,13 @@ int Down(Format format, bool stop_backends) {
     PrintJson(report);
   } else if (report.stopped()) {
     const std::string backends =
-        stop_backends
-            ? absl::StrCat(
+        !stop_backends ? std::string("its backends go on running")
+        : report.backends_stopped() == 0
+            ? std::string("it had no backends")
+            : absl::StrCat(
                   report.backends_stopped(),
                   report.backends_stopped() == 1 ? " backend" : " backends",
-                  " that it looked after, too")
-            : std::string("its backends go on running");
+                  " that it looked after, too");
     printf("broker stopped (process %u); %s\n", report.pid(), backends.c_str());
   } else {
     printf("no broker runs; nothing was stopped\n");

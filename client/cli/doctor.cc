@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -38,8 +39,11 @@
 #include "ipc/environment.h"
 #include "ipc/names.h"
 #include "ipc/os.h"
+#include "ipc/peer_identity.h"
+#include "ipc/process.h"
 #include "ipc/route_info.h"
 #include "ipc/runtime_dir.h"
+#include "ipc/unique_fd.h"
 #include "ipc/zccache_rules.h"
 #include "proto/zcbroker/version.h"
 
@@ -305,6 +309,7 @@ class Physician {
       Fail(kName, status.status().message());
       return;
     }
+    broker_pid_ = status->pid();
     if (status->version() != kVersion) {
       Warn(kName, absl::StrCat("process ", status->pid(), " is ",
                                status->version(), ", this is ", kVersion,
@@ -479,7 +484,15 @@ class Physician {
         ipc::ZccacheInputs{environment_, WorkingDirectory()}, target_.version);
     const absl::StatusOr<ipc::UniqueFd> there = TryConnect(path);
     if (there.ok()) {
-      Pass(kName, absl::StrCat(path, ": ", WhoListens(*there)));
+      const int other = OtherBroker(*there);
+      if (other != 0) {
+        Fail(kName,
+             absl::StrCat(path, ": another broker of yours, process ", other,
+                          ", has that name; end it with its own "
+                          "XDG_RUNTIME_DIR: zcbroker down"));
+      } else {
+        Pass(kName, absl::StrCat(path, ": ", WhoListens(*there)));
+      }
     } else if (absl::IsNotFound(there.status())) {
       Pass(kName, absl::StrCat(path,
                                ": nobody yet; the first client starts "
@@ -492,6 +505,20 @@ class Physician {
     } else {
       Fail(kName, there.status().message());
     }
+  }
+
+  // The process that listens at the other end where it is a broker and neither
+  // ours nor one that handed over to it, under the same keeper; else 0.
+  int OtherBroker(const ipc::UniqueFd& connection) const {
+    const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
+    if (!peer.ok() || peer->pid == static_cast<int>(broker_pid_)) return 0;
+    const absl::StatusOr<std::string> program = ipc::ExecutablePath(peer->pid);
+    if (!program.ok() || !absl::EndsWith(*program, "/zcbrokerd")) return 0;
+    const auto theirs = ipc::ReadProcessStat(peer->pid);
+    const auto ours = ipc::ReadProcessStat(static_cast<int>(broker_pid_));
+    const bool same_keeper =
+        theirs.ok() && ours.ok() && theirs->parent == ours->parent;
+    return same_keeper ? 0 : peer->pid;
   }
 
   // --- systemd
@@ -531,6 +558,7 @@ class Physician {
   Target target_;
   const ipc::EnvironmentLookup environment_;
   absl::optional<ipc::RuntimeDir> dir_;
+  uint32_t broker_pid_ = 0;  // 0: none has answered
   DoctorReport report_;
 };
 

@@ -659,8 +659,10 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
                                    std::string(probed.status().message()));
     const bool mute = absl::IsDeadlineExceeded(probed.status()) ||
                       absl::IsAborted(probed.status());
-    if (endpoint == files_->endpoint || mute) {
-      // A cache has one writer: not beside one that may come back.
+    if (endpoint == files_->endpoint || mute ||
+        absl::IsAlreadyExists(probed.status())) {
+      // A cache has one writer: not beside one that may come back, or that
+      // another broker looks after.
       transient_ = true;
       Fail(std::move(what));
       return;

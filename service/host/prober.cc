@@ -1,12 +1,17 @@
 #include "service/host/prober.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <array>
 #include <random>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "asio/local/stream_protocol.hpp"
 #include "asio/post.hpp"
 #include "asio/steady_timer.hpp"
@@ -44,6 +49,21 @@ ipc::ProbeNonce RandomNonce() {
   std::generate(nonce.begin(), nonce.end(),
                 [&] { return static_cast<uint8_t>(random()); });
   return nonce;
+}
+
+// Whether the other side of a connection has gone.
+bool HasEnded(const ipc::UniqueFd& connection) {
+  pollfd look{connection.get(), POLLRDHUP, 0};
+  return poll(&look, 1, 0) != 0;
+}
+
+// By the name of its program, whatever was installed there since.
+bool IsBroker(int pid) {
+  const absl::StatusOr<std::string> path = ipc::ExecutablePath(pid);
+  if (!path.ok()) return false;
+  absl::string_view program = *path;
+  absl::ConsumeSuffix(&program, " (deleted)");
+  return absl::EndsWith(program, "/zcbrokerd");
 }
 
 class Operation : public std::enable_shared_from_this<Operation> {
@@ -89,7 +109,20 @@ class Operation : public std::enable_shared_from_this<Operation> {
     if (!peer.ok()) return peer.status();
     absl::StatusOr<ipc::ProcessIdentity> process =
         ipc::IdentifyProcess(peer->pid);
+    if (absl::IsNotFound(process.status()) && !HasEnded(*fd)) {
+      // As a keeper has a broker's. Nobody may take the place, and there is
+      // nobody to watch.
+      return absl::AlreadyExistsError(absl::StrCat(
+          "process ", peer->pid,
+          ", which listened there, has ended, and another has its socket"));
+    }
     if (!process.ok()) return process.status();
+    if (IsBroker(peer->pid)) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          "another broker of yours, process ", peer->pid,
+          ", has that name; end it with its own XDG_RUNTIME_DIR: zcbroker "
+          "down"));
+    }
     probed_.process = *std::move(process);
     asio::error_code error;
     socket_.assign(asio::local::stream_protocol(), fd->release(), error);
