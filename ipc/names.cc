@@ -123,10 +123,10 @@ int CompareVersions(absl::string_view a, absl::string_view b) {
 }
 
 std::string Printable(absl::string_view text, std::size_t max_bytes) {
-  // Quotes need no escape where no program reads the text back.
+  // No program reads the text back; what was escaped before stays as it is.
   std::string escaped = absl::StrReplaceAll(
       absl::CHexEscape(text.substr(0, std::min(text.size(), max_bytes))),
-      {{"\\\\", "\\\\"}, {"\\'", "'"}, {"\\\"", "\""}});
+      {{"\\\\", "\\"}, {"\\'", "'"}, {"\\\"", "\""}});
   if (escaped.size() <= max_bytes && text.size() <= max_bytes) return escaped;
   const std::size_t kept = max_bytes < 3 ? 0 : max_bytes - 3;
   escaped.resize(std::min(escaped.size(), kept));

@@ -90,6 +90,7 @@ TEST(NamesTest, LeadingZerosDoNotCount) {
 TEST(NamesTest, PrintableEscapesAndCuts) {
   EXPECT_EQ(Printable("plain"), "plain");
   EXPECT_EQ(Printable(absl::string_view("a\0\x1b", 3)), "a\\x00\\x1b");
+  EXPECT_EQ(Printable("it's \"a\\x00\""), "it's \"a\\x00\"");
   const std::string cut = Printable(std::string(1000, 'x'), 10);
   EXPECT_EQ(cut, "xxxxxxx...");
   EXPECT_EQ(Printable("0123456789", 10), "0123456789");

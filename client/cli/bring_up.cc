@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -24,10 +25,17 @@ namespace zcbroker::cli {
 namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
+// What the broker takes as its home where it has none (zcbrokerd_main.cc).
+constexpr absl::string_view kNoHome = "/nonexistent";
 // What the kernel keeps of a program's name is 15 bytes; this has as many.
 constexpr absl::string_view kKeeperName = "zcbroker-keeper";
 
 absl::StatusOr<std::string> MakeLogFile() {
+  if (absl::StartsWith(LogDirectory(), kNoHome)) {
+    return absl::FailedPreconditionError(
+        "neither HOME nor XDG_STATE_HOME is set, so there is no place for the "
+        "broker's log; set one");
+  }
   ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(LogDirectory()));
   return absl::StrCat(LogDirectory(), "/zcbrokerd.log");
 }
@@ -95,7 +103,10 @@ std::string BaseDirectory(absl::string_view variable,
   const ipc::EnvironmentLookup environment = ipc::HostEnvironment();
   const absl::optional<std::string> set = environment(variable);
   if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
-  return absl::StrCat(environment("HOME").value_or(""), "/", fallback);
+  const absl::optional<std::string> home = environment("HOME");
+  return absl::StrCat(
+      home.has_value() && !home->empty() ? *home : std::string(kNoHome), "/",
+      fallback);
 }
 
 std::string LogDirectory() {

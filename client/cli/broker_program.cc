@@ -126,14 +126,15 @@ std::string AsText(absl::string_view line) {
   return absl::StrCat(text("level"), " ", text("message"));
 }
 
-std::string TailOf(const std::string& file) {
+// What came into `file` after `from`, of which the last lines.
+std::string TailOf(const std::string& file, off_t from) {
   const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status;
   if (!fd || fstat(fd.get(), &status) != 0) return "";
   char buffer[4096];
   const off_t size = static_cast<off_t>(sizeof(buffer));
   const ssize_t n = pread(fd.get(), buffer, sizeof(buffer),
-                          std::max<off_t>(0, status.st_size - size));
+                          std::max(from, status.st_size - size));
   std::vector<std::string> lines = absl::StrSplit(
       absl::string_view(buffer, n > 0 ? static_cast<size_t>(n) : 0), '\n',
       absl::SkipWhitespace());
@@ -193,6 +194,9 @@ absl::StatusOr<StartedBroker> StartBroker(
   if (!log) {
     return absl::ErrnoToStatus(errno, absl::StrCat("open log ", log_file));
   }
+  // Earlier brokers wrote there, too.
+  struct stat before {};
+  fstat(log.get(), &before);
   ZCB_ASSIGN_OR_RETURN(const auto notify, NotifySocket());
   SpawnOptions options;
   options.program = program;
@@ -230,8 +234,9 @@ absl::StatusOr<StartedBroker> StartBroker(
     }
     int status = 0;
     waitpid(pid, &status, 0);
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the broker ", HowItEnded(status), ":\n  ", TailOf(log_file)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the broker ", HowItEnded(status), ":\n  ",
+                     TailOf(log_file, before.st_size)));
   }
 }
 

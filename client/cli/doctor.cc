@@ -126,6 +126,11 @@ class Physician {
            "ZCBROKER_STRICT is 1: what would fall back fails instead; "
            "unset it but for tests");
     }
+    if (Variable("HOME").empty()) {
+      Fail(kName,
+           "HOME is not set: there is no place for definitions, logs and "
+           "caches; set it");
+    }
     if (target_.version.empty()) target_.version = Variable("ZCBROKER_VERSION");
     if (!target_.version.empty() && !ipc::CheckVersion(target_.version).ok()) {
       Fail(kName, absl::StrCat("'", target_.version,
@@ -525,9 +530,7 @@ class Physician {
 
   void LookAtUnit() {
     constexpr char kName[] = "systemd";
-    const std::string config = Variable("XDG_CONFIG_HOME").empty()
-                                   ? absl::StrCat(Variable("HOME"), "/.config")
-                                   : Variable("XDG_CONFIG_HOME");
+    const std::string config = BaseDirectory("XDG_CONFIG_HOME", ".config");
     for (const std::string& directory :
          {absl::StrCat(config, "/systemd/user"),
           std::string("/etc/systemd/user"),

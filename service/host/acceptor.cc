@@ -18,6 +18,9 @@ namespace {
 
 // How long to wait for descriptors to become free.
 constexpr std::chrono::milliseconds kDescriptorPause(50);
+// The loop has others to serve, and the keeper to answer, however fast
+// somebody connects.
+constexpr int kAtOnce = 64;
 
 class Gate : public std::enable_shared_from_this<Gate> {
  public:
@@ -45,15 +48,15 @@ class Gate : public std::enable_shared_from_this<Gate> {
   void Wait() {
     ready_.async_wait(asio::posix::stream_descriptor::wait_read,
                       [self = shared_from_this()](const asio::error_code& e) {
-                        if (!e && !self->closed_) self->AcceptAll();
+                        if (!e && !self->closed_) self->AcceptSome();
                       });
   }
 
   const ipc::Listener& listener() const { return listener_; }
 
  private:
-  void AcceptAll() {
-    while (!closed_) {
+  void AcceptSome() {
+    for (int i = 0; i < kAtOnce && !closed_; ++i) {
       auto connection = Accept();
       if (!connection.ok()) {
         // Out of descriptors: those who wait stay in the backlog meanwhile.
@@ -64,7 +67,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
         pause_.expires_after(kDescriptorPause);
         pause_.async_wait(
             [self = shared_from_this()](const asio::error_code& e) {
-              if (!e) self->AcceptAll();
+              if (!e) self->AcceptSome();
             });
         return;
       }

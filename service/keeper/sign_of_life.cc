@@ -15,11 +15,12 @@ void SignOfLife::OnWaiting(ipc::MonotonicTime now) {
 
 SignOfLife::Next SignOfLife::OnTime(ipc::MonotonicTime now,
                                     bool somebody_waits) {
+  const bool late = now > After(*next_look_, kLate);
   const int asked = asked_;
   *this = SignOfLife();
   if (!somebody_waits) return Next::kNothing;
-  if (asked == kMaxAsked) return Next::kEnd;
-  asked_ = asked + 1;
+  if (asked == kMaxAsked && !late) return Next::kEnd;
+  asked_ = late ? asked : asked + 1;
   next_look_ = After(now, kAnswersWithin);
   return Next::kAsk;
 }

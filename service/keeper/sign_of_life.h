@@ -16,8 +16,8 @@ namespace zcbroker::service {
 //
 // An answer, or nobody waiting any more, leads back to quiet from anywhere. A
 // broker that is at a limit, or short of descriptors, answers while it leaves
-// clients waiting. It is asked twice since the keeper may have been stopped
-// itself: of the second wait both have had the whole.
+// clients waiting. A look that comes late asks once more: the keeper was
+// stopped itself, and the broker perhaps with it.
 class SignOfLife {
  public:
   // A broker that is well accepts within microseconds; under load some client
@@ -25,6 +25,7 @@ class SignOfLife {
   static constexpr absl::Duration kAcceptsWithin = absl::Seconds(1);
   static constexpr absl::Duration kAnswersWithin = absl::Seconds(4);
   static constexpr int kMaxAsked = 2;
+  static constexpr absl::Duration kLate = absl::Seconds(1);
 
   enum class Next { kNothing, kAsk, kEnd };
 

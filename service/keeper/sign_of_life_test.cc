@@ -73,12 +73,22 @@ TEST_F(SignOfLifeTest, WhoeverAnswersOrAcceptsLives) {
 
 // A keeper that was stopped itself wakes up late; the broker may have been
 // stopped with it.
-TEST_F(SignOfLifeTest, ALateLookStartsTheNextWaitAnew) {
-  life_.OnWaiting(now_);
-  ASSERT_EQ(Look(true), Next::kAsk);
-  now_ += std::chrono::hours(8);
-  EXPECT_EQ(life_.OnTime(now_, true), Next::kAsk);
-  EXPECT_EQ(UntilNextLook(), SignOfLife::kAnswersWithin);
+TEST_F(SignOfLifeTest, AfterALateLookTheWaitBeginsAnew) {
+  for (int asked = 1; asked <= SignOfLife::kMaxAsked; ++asked) {
+    life_.OnWaiting(now_);
+    for (int i = 0; i < asked; ++i) ASSERT_EQ(Look(true), Next::kAsk);
+    for (int i = 0; i < 3; ++i) {
+      now_ =
+          life_.next_look().value() +
+          absl::ToChronoMilliseconds(SignOfLife::kLate + absl::Milliseconds(1));
+      EXPECT_EQ(life_.OnTime(now_, true), Next::kAsk);
+      EXPECT_EQ(UntilNextLook(), SignOfLife::kAnswersWithin);
+    }
+    for (int i = asked; i < SignOfLife::kMaxAsked; ++i) {
+      EXPECT_EQ(Look(true), Next::kAsk);
+    }
+    EXPECT_EQ(Look(true), Next::kEnd);
+  }
 }
 
 }  // namespace

@@ -32,13 +32,13 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "ipc/clock.h"
-#include "ipc/spare_memory.h"
 #include "ipc/deadline.h"
 #include "ipc/fd_passing.h"
 #include "ipc/keeper_channel.h"
 #include "ipc/listener.h"
 #include "ipc/process.h"
 #include "ipc/service_manager.h"
+#include "ipc/spare_memory.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
@@ -185,6 +185,8 @@ class Keeper {
     limit_.SetOriginal(state.original_descriptor_limit);
     said_stopping_ = state.said_stopping;
     if (state.may_ask) life_.emplace();
+    const absl::StatusOr<ipc::ProcessStat> stat = ipc::ReadProcessStat(broker_);
+    stopped_ = stat.ok() && stat->state == 'T';
     rules_ = RestartRules(state.rules);
     Log("info", absl::StrCat("goes on as ", kVersion, ", with ",
                              sockets_.size(), " sockets"));
@@ -353,8 +355,7 @@ class Keeper {
   void LookForLife() {
     if (!LooksForLife()) return;
     const ipc::MonotonicTime now = ipc::MonotonicClock::now();
-    // We wait for its end.
-    if (life_->quiet() && rules_.stopping()) life_->OnWaiting(now);
+    if (life_->quiet() && WeWait()) life_->OnWaiting(now);
     if (life_->quiet() || now < *life_->next_look()) return;
     switch (life_->OnTime(now, SomebodyWaits())) {
       case SignOfLife::Next::kNothing:
@@ -373,24 +374,29 @@ class Keeper {
     const absl::StatusOr<ipc::ProcessStat> stat = ipc::ReadProcessStat(broker_);
     const bool held_by_debugger = stat.ok() && stat->state == 't';
     Log("error",
-        absl::StrCat(rules_.stopping() ? "its end is awaited" : "clients wait",
-                     ", and the broker, process ", broker_,
-                     ", has given no sign of life for ",
-                     absl::FormatDuration(SignOfLife::kAcceptsWithin +
-                                          SignOfLife::kMaxAsked *
-                                              SignOfLife::kAnswersWithin),
-                     "; it is in state ",
-                     stat.ok() ? std::string(1, stat->state) : "unknown",
-                     ", waits in ",
-                     ipc::WaitChannel(broker_).value_or("unknown"), "; ",
-                     held_by_debugger ? "a debugger holds it, so it is left"
-                                      : "ending it"));
+        absl::StrCat(
+            "the broker, process ", broker_, ", has given no sign of life for ",
+            absl::FormatDuration(SignOfLife::kAcceptsWithin +
+                                 SignOfLife::kMaxAsked *
+                                     SignOfLife::kAnswersWithin),
+            rules_.stopping() ? " while its end is awaited"
+            : stopped_        ? " since it was stopped"
+                              : " while clients wait",
+            "; it is in state ",
+            stat.ok() ? std::string(1, stat->state) : "unknown", ", waits in ",
+            ipc::WaitChannel(broker_).value_or("unknown"), "; ",
+            held_by_debugger ? "a debugger holds it, so it is left"
+                             : "ending it"));
     if (!held_by_debugger) kill(broker_, SIGKILL);
   }
 
+  // For its end, or on behalf of clients that it had accepted when it was
+  // stopped.
+  bool WeWait() const { return rules_.stopping() || stopped_; }
+
   // A client that is not accepted yet, or has gone again unaccepted; or we.
   bool SomebodyWaits() const {
-    if (rules_.stopping()) return true;
+    if (WeWait()) return true;
     std::vector<pollfd> waited = Listening();
     return poll(waited.data(), waited.size(), 0) > 0;
   }
@@ -465,7 +471,11 @@ class Keeper {
   void Reap() {
     int status = 0;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0) {
+      if (WIFSTOPPED(status) || WIFCONTINUED(status)) {
+        if (pid == broker_) stopped_ = WIFSTOPPED(status);
+        continue;
+      }
       if (check_.has_value() && pid == check_->child()) {
         const absl::Status answer = check_->Judge(status);
         check_.reset();
@@ -541,6 +551,7 @@ class Keeper {
   void OnEnd(const BrokerEnd& end) {
     ready_by_.reset();
     life_.reset();
+    stopped_ = false;
     const absl::Duration lived =
         absl::FromChrono(ipc::MonotonicClock::now() - started_);
     const KeeperDecision decision = rules_.OnEnd(end, lived);
@@ -607,6 +618,8 @@ class Keeper {
   absl::optional<ipc::Deadline> ready_by_;
   // The broker that runs may be asked for a sign of life.
   absl::optional<SignOfLife> life_;
+  // By a signal, and not continued.
+  bool stopped_ = false;
   absl::optional<int> exit_status_;
 };
 

@@ -222,12 +222,30 @@ TEST_F(KeeperTest, ABrokerThatServesNobodyIsReplaced) {
     EXPECT_GT(next, 0) << log();
     EXPECT_NE(next, silent);
     EXPECT_TRUE(absl::StrContains(
-        log(), absl::StrCat("process ", silent,
-                            ", has given no sign of life for 9s; it is in "
-                            "state ",
-                            stopped ? "T" : "S")))
+        log(),
+        absl::StrCat("process ", silent, ", has given no sign of life for 9s ",
+                     stopped ? "since it was stopped; it is in state T"
+                             : "while clients wait; it is in state S")))
         << log();
   }
+}
+
+// They wait in no backlog.
+TEST_F(KeeperTest, AStoppedBrokerIsReplacedForThoseItHadAcceptedToo) {
+  Start();
+  AwaitServing();
+  const pid_t stopped = AskPid();
+  const ipc::Deadline deadline = ipc::Deadline::After(kPatience);
+  const auto accepted = ipc::Connect(*ipc::Endpoint::Parse(socket()), deadline);
+  ASSERT_TRUE(accepted.ok()) << accepted.status();
+  // Nobody connects from now on.
+  kill(stopped, SIGSTOP);
+  char none[1];
+  const auto read = ipc::ReadSome(*accepted, none, sizeof(none), deadline);
+  EXPECT_FALSE(absl::IsDeadlineExceeded(read.status()));
+  const pid_t next = AskPid();
+  EXPECT_GT(next, 0) << log();
+  EXPECT_NE(next, stopped);
 }
 
 TEST_F(KeeperTest, ABrokerThatDoesNotEndWhenToldIsEnded) {
