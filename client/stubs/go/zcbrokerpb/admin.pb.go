@@ -1523,7 +1523,9 @@ type StreamEventsRequest struct {
 	sizeCache     protoimpl.SizeCache
 	unknownFields protoimpl.UnknownFields
 
-	// Only events after this one; 0: all that are kept.
+	// Only events after this one; 0: all that are kept. A number that this broker
+	// has not reached yet is of an earlier one, since each counts from 1: all that
+	// are kept, too.
 	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
 	// Do not end with the last event.
 	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
