@@ -43,9 +43,9 @@ SCCACHE = 'export SCCACHE_SERVER_UDS="$XDG_RUNTIME_DIR/zcbroker/routes/sccache/0
 # Every document whose blocks are looked through has its commands here.
 COMMANDS = {
     "README.md": {
-        "./dev demo    # installs what is missing, builds, shows the main job, cleans up":
+        "./dev demo          # installs what is missing, builds, shows the main job, cleans up":
             Run(replace=(("./dev demo", '"$ROOT/tests/demo.sh" "$BIN"'),)),
-        "./dev test    # everything: unit, end to end, real zccache, sanitizers, fuzzing": THE_TEST,
+        "./dev test-quick    # unit and end-to-end tests": Elsewhere("dev", 'bazel_tests "unit and end-to-end tests"'),
         "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("fresh", OPT),
         "zcbroker service add zccache --binary /opt/zccache-1.15.8/zccache-daemon": Run(replace=OPT),
         "zcbroker up": Run(),
