@@ -1,7 +1,6 @@
 // events and metrics: what the broker has noted and counted.
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -9,23 +8,19 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
+#include "client/cli/broker_follower.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/verbs.h"
 #include "client/fallback.h"
 #include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
-#include "ipc/status_macros.h"
 #include "proto/zcbroker/v1/times.h"
 
 namespace zcbroker::cli {
 namespace {
-
-constexpr absl::Duration kNextBroker = absl::Seconds(3);
-constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 
 std::string Line(const v1::Event& event) {
   std::string line = absl::StrCat(
@@ -68,40 +63,6 @@ bool BrokerHasGone(const absl::Status& status) {
              client::FallbackReason::kBrokerClosed;
 }
 
-// Which of a user's brokers: the next one may have its number.
-struct BrokerId {
-  uint32_t pid = 0;
-  absl::Time started_at;
-
-  bool operator==(const BrokerId& other) const {
-    return pid == other.pid && started_at == other.started_at;
-  }
-};
-
-struct Follower {
-  std::unique_ptr<AdminClient> admin;
-  BrokerId broker;
-};
-
-absl::StatusOr<Follower> ConnectFollower() {
-  Follower follower;
-  ZCB_ASSIGN_OR_RETURN(follower.admin,
-                       AdminClient::Connect(ipc::HostEnvironment()));
-  ZCB_ASSIGN_OR_RETURN(const auto status, follower.admin->GetStatus());
-  follower.broker = {status.pid(), FromProto(status.started_at())};
-  return follower;
-}
-
-// The next one after an upgrade, or started again by the keeper; or the same,
-// which had closed the connection.
-absl::StatusOr<Follower> ConnectAgain(ipc::Deadline deadline) {
-  while (true) {
-    absl::SleepFor(kLookAgain);
-    auto follower = ConnectFollower();
-    if (follower.ok() || deadline.Expired()) return follower;
-  }
-}
-
 }  // namespace
 
 int Events(Format format, const EventOptions& options) {
@@ -110,6 +71,7 @@ int Events(Format format, const EventOptions& options) {
   uint64_t after = options.after;
   ipc::Deadline deadline = ipc::Deadline::After(kNextBroker);
   while (true) {
+    const ipc::Deadline lasts = ipc::Deadline::After(kNextBroker);
     bool heard = false;
     const absl::Status ended = follower->admin->StreamEvents(
         after, options.follow, [&](const v1::Event& event) {
@@ -128,15 +90,12 @@ int Events(Format format, const EventOptions& options) {
     if (!options.follow || !BrokerHasGone(ended)) {
       return PrintFailure(format, ended);
     }
-    // One that says nothing is not asked for ever.
-    if (heard) deadline = ipc::Deadline::After(kNextBroker);
+    // One that says nothing and closes at once is not asked for ever.
+    if (heard || lasts.Expired()) deadline = ipc::Deadline::After(kNextBroker);
     auto next = ConnectAgain(deadline);
     if (!next.ok() || deadline.Expired()) return PrintFailure(format, ended);
-    if (!(next->broker == follower->broker)) {
-      fprintf(stderr, "zcbroker: another broker has taken over\n");
-      // It counts anew.
-      after = 0;
-    }
+    // Another one counts anew.
+    if (TellWhereAnother(follower->broker, next->broker)) after = 0;
     follower = std::move(next);
   }
 }

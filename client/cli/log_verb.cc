@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <string.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
@@ -64,14 +65,6 @@ std::vector<LogFile> LogsOf(const Target& target) {
   return logs;
 }
 
-// tail(1) of files: it knows how to wait for what is written, and what is
-// renamed.
-std::vector<std::string> TailCommand(const LogOptions& options) {
-  std::vector<std::string> words = {"tail", "-n", absl::StrCat(options.lines)};
-  if (options.follow) words.emplace_back("-F");
-  return words;
-}
-
 std::vector<char*> Pointers(std::vector<std::string>& words) {
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
@@ -79,17 +72,50 @@ std::vector<char*> Pointers(std::vector<std::string>& words) {
   return pointers;
 }
 
-int BecomeTail(const std::vector<LogFile>& logs, const LogOptions& options) {
-  std::vector<std::string> words = TailCommand(options);
-  for (const LogFile& log : logs) words.push_back(log.path);
-  execvp("tail", Pointers(words).data());
-  fprintf(stderr, "zcbroker: cannot run tail: %s; the log is %s\n",
-          strerror(errno), logs[0].path.c_str());
-  return kExitFailure;
+// Where the escape sequence that begins at `begin` ends: after its last byte,
+// or with the text. ECMA-48 and ECMA-35: CSI sequences, those with a string,
+// and others, whose last byte follows any number of intermediate ones.
+size_t EndOfSequence(absl::string_view text, size_t begin) {
+  size_t at = begin + 1;
+  if (at == text.size()) return at;
+  const char kind = text[at];
+  if (absl::StrContains("]PX^_", std::string(1, kind))) {
+    while (at < text.size() && text[at] != '\a' && text[at] != '\x1b') ++at;
+    const bool terminated = at + 1 < text.size() && text[at] == '\x1b';
+    return std::min(at + (terminated ? 2 : 1), text.size());
+  }
+  const char last = kind == '[' ? 0x40 : 0x30;
+  if (kind == '[') ++at;
+  while (at < text.size() && text[at] >= 0x20 && text[at] < last) ++at;
+  return std::min(at + 1, text.size());
+}
+
+// `line` without what a terminal would obey: colours and the like are left
+// out, other control characters are \xNN.
+std::string Plain(absl::string_view line) {
+  std::string plain;
+  for (size_t i = 0; i < line.size();) {
+    const auto byte = static_cast<unsigned char>(line[i]);
+    const auto next =
+        static_cast<unsigned char>(i + 1 < line.size() ? line[i + 1] : '\0');
+    if (byte == 0x1b) {
+      i = EndOfSequence(line, i);
+    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+      absl::StrAppend(&plain, "\\x", absl::Hex(next));
+      i += 2;
+    } else if ((byte < 0x20 && byte != '\t') || byte == 0x7f) {
+      absl::StrAppend(&plain, "\\x", absl::Hex(byte, absl::kZeroPad2));
+      ++i;
+    } else {
+      plain.push_back(line[i++]);
+    }
+  }
+  return ipc::IsUtf8(plain) ? plain : ipc::Printable(plain, 4 * plain.size());
 }
 
 // One file's lines, from a tail(1) of its own, so that each is known to be of
-// that file. The process is ended with this.
+// that file. It knows how to wait for what is written, and what is renamed. The
+// process is ended with this.
 class Tail {
  public:
   // Errors by errno: no pipe, no process, no tail.
@@ -105,9 +131,13 @@ class Tail {
     tail->line_.set_service(service);
     tail->line_.set_version(log.version);
     tail->line_.set_log_file(log.path);
-    std::vector<std::string> words = TailCommand(options);
-    // It must not follow for nobody where we are killed.
-    if (options.follow) words.push_back(absl::StrCat("--pid=", getpid()));
+    std::vector<std::string> words = {"tail", "-n",
+                                      absl::StrCat(options.lines)};
+    if (options.follow) {
+      words.emplace_back("-F");
+      // It must not follow for nobody where we are killed.
+      words.push_back(absl::StrCat("--pid=", getpid()));
+    }
     words.push_back(log.path);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -131,28 +161,45 @@ class Tail {
   // Negative once all is read.
   int fd() const { return fd_.get(); }
 
-  // Prints the lines that have come, and at the end the rest.
-  void Print() {
+  // Calls `print` with each line that has come, and at the end with the rest.
+  void Read(const std::function<void(const LogLine&)>& print) {
     char buffer[16 << 10];
     const ssize_t n = read(fd_.get(), buffer, sizeof(buffer));
     if (n < 0 && errno == EINTR) return;
-    for (ssize_t i = 0; i < n; ++i) {
-      if (buffer[i] != '\n') text_.push_back(buffer[i]);
-      if (buffer[i] == '\n' || text_.size() == kMaxLineBytes) PrintLine();
-    }
+    for (ssize_t i = 0; i < n; ++i) Take(buffer[i], print);
     if (n > 0) return;
     fd_.reset();
-    if (!text_.empty()) PrintLine();
+    if (!text_.empty()) Print(print);
+  }
+
+  // After all is read: whether tail(1) had nothing to complain of.
+  bool EndedWell() {
+    int status = 0;
+    return waitpid(std::exchange(pid_, -1), &status, 0) > 0 &&
+           WIFEXITED(status) && WEXITSTATUS(status) == 0;
   }
 
  private:
   explicit Tail(ipc::UniqueFd fd) : fd_(std::move(fd)) {}
 
-  void PrintLine() {
-    line_.set_text(
-        ipc::IsUtf8(text_) ? text_ : ipc::Printable(text_, 4 * kMaxLineBytes));
-    PrintJson(line_);
+  void Take(char c, const std::function<void(const LogLine&)>& print) {
+    if (c == '\n') {
+      Print(print);
+      return;
+    }
+    // A character is not cut; bytes that are none may be.
+    const bool begins = (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+    if (text_.size() >= kMaxLineBytes &&
+        (begins || text_.size() >= kMaxLineBytes + 3)) {
+      Print(print);
+    }
+    text_.push_back(c);
+  }
+
+  void Print(const std::function<void(const LogLine&)>& print) {
+    line_.set_text(Plain(text_));
     text_.clear();
+    print(line_);
   }
 
   ipc::UniqueFd fd_;
@@ -161,28 +208,62 @@ class Tail {
   std::string text_;  // of a line that has not ended yet
 };
 
-int PrintLines(const Target& target, const std::vector<LogFile>& logs,
-               const LogOptions& options) {
+// Each line as it is asked for; as text, those of several files under headings.
+class Printer {
+ public:
+  Printer(Format format, bool headings)
+      : format_(format), headings_(headings) {}
+
+  void operator()(const LogLine& line) {
+    if (format_ == Format::kJson) {
+      PrintJson(line);
+      return;
+    }
+    if (headings_ && line.log_file() != heading_) {
+      printf("%s==> %s <==\n", heading_.empty() ? "" : "\n",
+             line.log_file().c_str());
+      heading_ = line.log_file();
+    }
+    printf("%s\n", line.text().c_str());
+  }
+
+ private:
+  const Format format_;
+  const bool headings_;
+  std::string heading_;
+};
+
+int PrintLines(Format format, const Target& target,
+               const std::vector<LogFile>& logs, const LogOptions& options) {
   std::vector<std::unique_ptr<Tail>> tails;
   for (const LogFile& log : logs) {
     auto tail = Tail::Start(target.service, log, options);
-    if (!tail.ok()) return PrintFailure(Format::kJson, tail.status());
+    if (!tail.ok()) return PrintFailure(format, tail.status());
     tails.push_back(*std::move(tail));
   }
+  Printer printer(format, tails.size() > 1);
+  const auto print = [&](const LogLine& line) { printer(line); };
   while (true) {
     std::vector<pollfd> waited;
     for (const auto& tail : tails) waited.push_back({tail->fd(), POLLIN, 0});
     if (std::all_of(waited.begin(), waited.end(),
                     [](const pollfd& one) { return one.fd < 0; })) {
-      return kExitOk;
+      break;
     }
+    // Tells only that nobody reads it any more.
+    waited.push_back({STDOUT_FILENO, 0, 0});
     if (poll(waited.data(), waited.size(), -1) < 0) continue;
+    if (waited.back().revents != 0) return kExitOk;
     for (size_t i = 0; i < tails.size(); ++i) {
-      if (waited[i].revents != 0) tails[i]->Print();
+      if (waited[i].revents != 0) tails[i]->Read(print);
     }
-    // Nobody reads it any more.
     if (fflush(stdout) != 0) return kExitOk;
   }
+  bool well = true;
+  for (const auto& tail : tails) well = tail->EndedWell() && well;
+  if (well) return kExitOk;
+  // It has said itself what.
+  return PrintFailure(format, absl::UnknownError("tail could not read all"));
 }
 
 }  // namespace
@@ -195,8 +276,7 @@ int Logs(Format format, const Target& target, const LogOptions& options) {
                                     target.version.empty() ? "" : " ",
                                     target.version, " in ", LogDirectory())));
   }
-  return format == Format::kJson ? PrintLines(target, logs, options)
-                                 : BecomeTail(logs, options);
+  return PrintLines(format, target, logs, options);
 }
 
 }  // namespace zcbroker::cli

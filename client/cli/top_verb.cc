@@ -14,11 +14,12 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
+#include "client/cli/broker_follower.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/report_story.h"
 #include "client/cli/verbs.h"
-#include "ipc/environment.h"
+#include "ipc/deadline.h"
 #include "ipc/names.h"
 #include "ipc/process.h"
 #include "proto/zcbroker/v1/times.h"
@@ -132,15 +133,25 @@ std::string Screen(const TopReport& report) {
 }  // namespace
 
 int Top(Format format, const TopOptions& options) {
-  auto admin = AdminClient::Connect(ipc::HostEnvironment());
-  if (!admin.ok()) return PrintFailure(format, admin.status());
+  auto follower = ConnectFollower();
+  if (!follower.ok()) return PrintFailure(format, follower.status());
   const bool terminal = isatty(STDOUT_FILENO) == 1;
-  auto before = LookAt(**admin);
+  auto before = LookAt(*follower->admin);
   if (!before.ok()) return PrintFailure(format, before.status());
-  for (int round = 0; options.rounds == 0 || round < options.rounds; ++round) {
+  for (int round = 0; options.rounds == 0 || round < options.rounds;) {
     absl::SleepFor(absl::Seconds(options.interval));
-    auto now = LookAt(**admin);
-    if (!now.ok()) return PrintFailure(format, now.status());
+    auto now = LookAt(*follower->admin);
+    if (!now.ok()) {
+      auto next = ConnectAgain(ipc::Deadline::After(kNextBroker));
+      if (!next.ok()) return PrintFailure(format, now.status());
+      TellWhereAnother(follower->broker, next->broker);
+      follower = std::move(next);
+      // It counts anew, so there is nothing to compare yet.
+      before = LookAt(*follower->admin);
+      if (!before.ok()) return PrintFailure(format, before.status());
+      continue;
+    }
+    ++round;
     const TopReport report = Compare(*before, *now);
     if (format == Format::kJson) {
       PrintJson(report);

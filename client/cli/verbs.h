@@ -87,7 +87,6 @@ struct LogOptions {
   bool follow = false;
 };
 // What backends of a service have printed, of all versions where none is named.
-// As text it becomes tail(1), and returns only where there is no log.
 int Logs(Format format, const Target& target, const LogOptions& options);
 
 struct TopOptions {

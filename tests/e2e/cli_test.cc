@@ -705,6 +705,59 @@ TEST_F(LogLinesTest, EachIsAnObject) {
               ::testing::SizeIs(1));
   EXPECT_EQ(Text(Json({"logs", "talk"}, 1), "schema"),
             "zcbroker.cli.ErrorReport/1");
+  ASSERT_EQ(symlink("nowhere", LogFile("3.0.0").c_str()), 0);
+  const Finished dangling = Cli({"logs", "talker", "3.0.0", "--json"});
+  EXPECT_EQ(dangling.status, 1);
+  EXPECT_EQ(Text(Parse(dangling.out), "schema"), "zcbroker.cli.ErrorReport/1");
+}
+
+TEST_F(LogLinesTest, NoTerminalObeysThem) {
+  struct {
+    std::string written;
+    std::string shown;
+  } const kRows[] = {
+      {"\x1b[1;31mred\x1b[0m", "red"},
+      {"\x1b]0;title\x07"
+       "a\x1b]0;title\x1b\\b\x1b(B\x1b",
+       "ab"},
+      {"a\rb\tc\x7f", "a\\x0db\tc\\x7f"},
+      {"\xc2\x9b"
+       "2J\xc3\xa9",
+       "\\x9b2J\xc3\xa9"},
+      {"\x1b[31", ""},
+  };
+  for (const auto& row : kRows) {
+    WriteFile(LogFile("1.0.0"), row.written + "\n");
+    EXPECT_EQ(Cli({"logs", "talker"}).out, row.shown + "\n");
+    EXPECT_EQ(Text(JsonLines({"logs", "talker"})[0], "text"), row.shown);
+  }
+}
+
+TEST_F(LogLinesTest, LongOnesAreCutBetweenCharacters) {
+  const std::string most(65536, 'w');
+  WriteFile(LogFile("1.0.0"), most + "\n");
+  EXPECT_EQ(JsonLines({"logs", "talker"}).size(), 1U);
+  std::string wide = "x";
+  for (int i = 0; i < 40000; ++i) wide += "\xc3\xa9";
+  WriteFile(LogFile("1.0.0"), wide + "\n");
+  std::string together;
+  for (const Struct& line : JsonLines({"logs", "talker"})) {
+    together += Text(line, "text");
+  }
+  EXPECT_EQ(together, wide);
+}
+
+TEST_F(LogLinesTest, OfSeveralFilesHaveHeadings) {
+  WriteFile(LogFile("1.0.0"), "one\n");
+  EXPECT_EQ(Cli({"logs", "talker"}).out, "one\n");
+  WriteFile(LogFile("2.0.0"), "two\n");
+  const std::string both = Cli({"logs", "talker"}).out;
+  for (const char* version : {"1.0.0", "2.0.0"}) {
+    EXPECT_TRUE(absl::StrContains(
+        both, absl::StrCat("==> ", LogFile(version), " <==\n",
+                           version[0] == '1' ? "one\n" : "two\n")))
+        << both;
+  }
 }
 
 // And what the lines come from ends with who reads them.
@@ -737,6 +790,24 @@ TEST_F(LogLinesTest, AreFollowed) {
   follower.Wait();
   EXPECT_TRUE(
       ipc::WaitFor([&] { return !IsRunning(tail); }, "its end", kPatience));
+}
+
+TEST_F(LogLinesTest, FollowingEndsWithTheReader) {
+  WriteFile(LogFile("1.0.0"), "only\n");
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  ipc::UniqueFd reader(ends[0]);
+  ipc::UniqueFd writer(ends[1]);
+  ProcessOptions options;
+  options.stdout_fd = writer.get();
+  Process follower({CommandLineProgram(), "logs", "talker", "-f"},
+                   home_.environment(), options);
+  writer.reset();
+  char line[5];
+  ASSERT_EQ(read(reader.get(), line, sizeof(line)), 5);
+  // Nothing is written any more that would tell.
+  reader.reset();
+  EXPECT_EQ(follower.Wait(), 0);
 }
 
 TEST_F(CliTest, WithoutAHomeNothingIsStarted) {
@@ -825,6 +896,41 @@ TEST_F(CliTest, WhoFollowsEventsIsToldOfTheEnd) {
   StopBroker();
   EXPECT_EQ(follower.Wait(), 11);
   EXPECT_TRUE(absl::StrContains(ReadFile(out), "broker stopping"));
+}
+
+// However long nothing has happened before.
+TEST_F(CliTest, WhoWatchesGoesOnWithTheNextBroker) {
+  DefineDemo();
+  const Struct up = Json({"up", "--allow-root"});
+  const auto broker = static_cast<pid_t>(At(up, "pid").number_value());
+  const std::string last = Text(JsonLines({"events"}).back(), "sequence");
+  const std::string events_out = home_.Entry("work/events");
+  const std::string looks_out = home_.Entry("work/looks");
+  const auto run = [&](const std::string& out, std::vector<std::string> words) {
+    const ipc::UniqueFd file(
+        open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    ProcessOptions options;
+    options.stdout_fd = file.get();
+    words.insert(words.begin(), CommandLineProgram());
+    return std::make_unique<Process>(std::move(words), home_.environment(),
+                                     options);
+  };
+  const auto events = run(events_out, {"events", "-f", "--after", last});
+  const auto top = run(looks_out, {"top", "--json", "--rounds", "6"});
+  const auto looks = [&] {
+    const std::string text = ReadFile(looks_out);
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  ASSERT_TRUE(ipc::WaitFor([&] { return looks() >= 4; }, "looks", kPatience));
+  ASSERT_EQ(ReadFile(events_out), "");
+  ASSERT_EQ(kill(broker, SIGKILL), 0);
+  EXPECT_EQ(top->Wait(), 0);
+  EXPECT_EQ(looks(), 6);
+  EXPECT_TRUE(ipc::WaitFor(
+      [&] { return absl::StrContains(ReadFile(events_out), "broker started"); },
+      "the next broker's events", kPatience));
+  events->Signal(SIGTERM);
+  events->Wait();
 }
 
 // A broker that takes nobody is not asked without end.
