@@ -45,6 +45,7 @@ COMMANDS = {
     "README.md": {
         "./dev demo          # installs what is missing, builds, shows the main job, cleans up":
             Run(replace=(("./dev demo", '"$ROOT/tests/demo.sh" "$BIN"'),)),
+        "./dev test          # everything, as CI does; see below": THE_TEST,
         "./dev test-quick    # unit and end-to-end tests": Elsewhere("dev", 'bazel_tests "unit and end-to-end tests"'),
         "zcbroker service add zccache --binary /opt/zccache-1.11.22/zccache-daemon": Run("fresh", OPT),
         "zcbroker service add zccache --binary /opt/zccache-1.15.8/zccache-daemon": Run(replace=OPT),
