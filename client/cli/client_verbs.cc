@@ -20,6 +20,7 @@
 #include "client/broker_negotiator.h"
 #include "client/broker_socket.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/looks.h"
 #include "client/cli/own_world.h"
 #include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
@@ -168,9 +169,7 @@ absl::StatusOr<std::string> NewestVersion(const std::string& service) {
       return known.versions(0);
     }
   }
-  return absl::NotFoundError(absl::StrCat("no version of ", service,
-                                          " is installed; name one with "
-                                          "--wanted"));
+  return absl::NotFoundError(NoVersionOf(service));
 }
 
 void Copy(const std::string& bytes, FILE* to) {

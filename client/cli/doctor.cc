@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -249,13 +250,7 @@ class Physician {
       LookAtVersions(service);
       return;
     }
-    Fail("versions",
-         absl::StrCat(target_.service == "zccache"
-                          ? "there is no zccache-daemon on PATH, and "
-                          : "",
-                      "no definition names ", target_.service,
-                      "; add one: zcbroker service add ", target_.service,
-                      " --binary PATH"));
+    Fail("versions", NoVersionOf(target_.service));
   }
 
   void LookAtVersions(const v1::ServiceSummary& service) {
@@ -326,8 +321,7 @@ class Physician {
     for (const v1::Problem& problem : status->problems()) {
       // A policy or a definition that is none keeps something from starting;
       // a name that is taken is missed by a few clients only.
-      const bool is_file = absl::StrContains(problem.where(), ".textproto");
-      Note(is_file ? DoctorReport::FAIL : DoctorReport::WARN,
+      Note(IsMistake(problem) ? DoctorReport::FAIL : DoctorReport::WARN,
            "broker's problems",
            absl::StrCat(problem.where(), ": ", problem.what()));
     }
@@ -362,18 +356,42 @@ class Physician {
     }
   }
 
+  // In a file that people write: where has its line and column.
+  static bool IsMistake(const v1::Problem& problem) {
+    const std::vector<absl::string_view> parts =
+        absl::StrSplit(problem.where(), ':');
+    int line = 0;
+    return parts.size() >= 3 &&
+           absl::SimpleAtoi(parts[parts.size() - 2], &line) &&
+           absl::SimpleAtoi(parts[parts.size() - 1], &line);
+  }
+
+  // Its file may have any name, and definitions have places of their own.
+  static bool IsPolicy(absl::string_view file) {
+    return absl::StartsWith(file, "/") &&
+           !absl::StrContains(file, "/services/") &&
+           !absl::StrContains(file, ".servicedef");
+  }
+
   void LookAtPolicy(const v1::GetStatusResponse& status) {
-    std::vector<std::string> rules;
+    constexpr char kName[] = "policy";
+    for (const v1::Problem& problem : status.problems()) {
+      if (!IsMistake(problem) || !IsPolicy(problem.where())) continue;
+      Fail(kName, absl::StrCat("nothing new is started before ",
+                               problem.where(), " is mended"));
+      return;
+    }
     std::string file;
+    std::vector<std::string> rules;
     for (const v1::Setting& setting : status.settings()) {
-      if (!absl::EndsWith(setting.source(), "policy.textproto")) continue;
+      if (!IsPolicy(setting.source())) continue;
       file = setting.source();
       rules.push_back(absl::StrCat(setting.name(), " ", setting.value()));
     }
     if (rules.empty()) {
-      Pass("policy", "none restricts anything");
+      Pass(kName, "none restricts anything");
     } else {
-      Pass("policy", absl::StrCat(file, ": ", absl::StrJoin(rules, "; ")));
+      Pass(kName, absl::StrCat(file, ": ", absl::StrJoin(rules, "; ")));
     }
   }
 
@@ -420,12 +438,9 @@ class Physician {
   void LookAtNegotiation(const ipc::Endpoint& broker) {
     constexpr char kName[] = "negotiation";
     if (target_.version.empty()) return;
-    client::NegotiationRequest request;
-    request.service = target_.service;
-    request.wanted_version = target_.version;
-    request.client_name = "zcbroker";
+    client::NegotiationRequest request =
+        OwnRequest(target_.service, target_.version);
     request.start_policy = client::StartPolicy::kOnlyIfRunning;
-    request.world = OwnWorld();
     const auto route = client::GrpcNegotiator(broker).Negotiate(request);
     const std::string who = absl::StrCat(target_.service, " ", target_.version);
     if (route.ok()) {

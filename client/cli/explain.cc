@@ -245,12 +245,9 @@ class Explanation {
   absl::optional<FallbackReason> LookAtNegotiation(
       const ipc::Endpoint& broker) {
     constexpr char kName[] = "negotiation";
-    client::NegotiationRequest request;
-    request.service = report_.service();
-    request.wanted_version = report_.version();
-    request.client_name = "zcbroker";
+    client::NegotiationRequest request =
+        OwnRequest(report_.service(), report_.version());
     request.start_policy = client::StartPolicy::kOnlyIfRunning;
-    request.world = world_;
     const auto route = client::GrpcNegotiator(broker).Negotiate(request);
     if (route.ok()) {
       Note(kName, kYes,

@@ -15,6 +15,13 @@
 
 namespace zcbroker::cli {
 
+std::string NoVersionOf(const std::string& service) {
+  return absl::StrCat(
+      service == "zccache" ? "there is no zccache-daemon on PATH, and " : "",
+      "no definition names ", service, "; add one: zcbroker service add ",
+      service, " --binary PATH");
+}
+
 absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path) {
   ZCB_ASSIGN_OR_RETURN(const ipc::Endpoint endpoint,
                        ipc::Endpoint::Parse(path));

@@ -12,6 +12,9 @@
 
 namespace zcbroker::cli {
 
+// That there is none, and what to do about it.
+std::string NoVersionOf(const std::string& service);
+
 // How long a look waits for somebody to answer.
 inline constexpr absl::Duration kLookPatience = absl::Milliseconds(500);
 

@@ -247,7 +247,8 @@ PageReport Describe(const std::string& file, size_t bytes,
   report.set_to(absl::FormatTime(story.window.to, absl::LocalTimeZone()));
   report.set_events(story.events.size());
   report.set_forgotten_events(story.forgotten);
-  report.set_starts(story.starts.size());
+  report.set_starts(story.starts.size() -
+                    story.CountStarts(Start::Outcome::kAdopted));
   report.set_failed_starts(story.CountStarts(Start::Outcome::kFailed));
   report.set_wedged(story.CountFaults(kWedged));
   report.set_refusals(story.refused.size());

@@ -22,6 +22,7 @@
 #include "client/cli/admin_client.h"
 #include "client/cli/bring_up.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/looks.h"
 #include "client/cli/own_world.h"
 #include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
@@ -70,8 +71,7 @@ absl::StatusOr<std::string> NewestVersion(const std::string& service) {
   ZCB_ASSIGN_OR_RETURN(const auto read, admin->ReloadDefinitions());
   newest = NewestOf(read.services(), service);
   if (!newest.empty()) return newest;
-  return absl::NotFoundError(absl::StrCat("the broker knows no version of ",
-                                          service, "; see zcbroker status"));
+  return absl::NotFoundError(NoVersionOf(service));
 }
 
 // The name that leads to the backend for as long as there is a broker; else,
@@ -100,6 +100,12 @@ absl::StatusOr<EnvReport> Prepare(const RunOptions& options) {
   ZCB_ASSIGN_OR_RETURN(const client::BackendRoute route,
                        client::GrpcNegotiator(broker).Negotiate(
                            OwnRequest(options.target.service, version)));
+  if (route.lanes.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "exec and env lead clients of zccache; those of ",
+        options.target.service, " are led by a variable of their own, to ",
+        NameFor(route), " (docs/using-it.md)"));
+  }
   report.set_version(route.version);
   auto& variables = *report.mutable_variables();
   variables[kEndpointVariable] = NameFor(route);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -148,14 +149,19 @@ absl::optional<Refused> Machine::CheckRequest(
   const auto known = catalog_.services.find(name);
   if (known == catalog_.services.end()) {
     RefusalFacts facts;
+    std::string text = absl::StrCat("no service is called ", name,
+                                    "; add it with: zcbroker service add ",
+                                    name, " --binary PATH");
     for (const v1::Problem& problem : catalog_.problems) {
-      facts.evidence.push_back(
-          absl::StrCat(problem.where(), ": ", problem.what()));
+      std::string mistake = absl::StrCat(problem.where(), ": ", problem.what());
+      if (absl::StrContains(problem.where(),
+                            absl::StrCat("/", name, ".textproto:"))) {
+        text = absl::StrCat("the definition of ", name,
+                            " has a mistake; mend it: ", mistake);
+      }
+      facts.evidence.push_back(std::move(mistake));
     }
-    return refuse(v1::REFUSAL_SERVICE_UNKNOWN,
-                  absl::StrCat("no service is called ", name,
-                               "; add it with: zcbroker service add ", name,
-                               " --binary PATH"),
+    return refuse(v1::REFUSAL_SERVICE_UNKNOWN, std::move(text),
                   std::move(facts));
   }
   *service = &known->second;
@@ -291,13 +297,13 @@ void Machine::Decide(NegotiationId id, const v1::NegotiateRequest& asked,
       break;
   }
   if (request.start_policy() == v1::START_POLICY_ONLY_IF_RUNNING) {
-    AnswerWith(id,
-               Refuse(v1::REFUSAL_BACKEND_START_FAILED,
-                      "none is running and the caller allows none to be "
-                      "started",
-                      request.service(), request.wanted_version(),
-                      {{}, {}, kStillStartingRetry}),
-               effects);
+    Refused none = Refuse(v1::REFUSAL_BACKEND_START_FAILED,
+                          "none is running and the caller allows none to be "
+                          "started",
+                          request.service(), request.wanted_version(),
+                          {{}, {}, kStillStartingRetry});
+    none.wanted = true;
+    AnswerWith(id, std::move(none), effects);
     return;
   }
   const auto refuse_for_limit = [&](absl::string_view limit) {
@@ -474,7 +480,8 @@ void Machine::AnswerWith(NegotiationId id, Outcome outcome, Effects* effects) {
     waiting_.erase(found);
   }
   newest_.erase(id);
-  if (const auto* refused = std::get_if<Refused>(&outcome)) {
+  if (const auto* refused = std::get_if<Refused>(&outcome);
+      refused != nullptr && !refused->wanted) {
     counters_->Add(absl::StrCat("refused.", TraitsOf(refused->refusal()).name));
   }
   effects->push_back(Answer{id, std::move(outcome)});

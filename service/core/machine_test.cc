@@ -396,10 +396,14 @@ TEST_P(RefusalTest, IsNamedAndCounted) {
   EXPECT_EQ(refused.refusal(), row.refusal) << refused.text;
   EXPECT_THAT(refused.text, HasSubstr(row.says));
   EXPECT_THAT(Take<StartBackend>(), IsEmpty());
+  // What the caller wanted to hear is no fault.
+  const bool wanted =
+      request.start_policy() == v1::START_POLICY_ONLY_IF_RUNNING;
+  EXPECT_EQ(refused.wanted, wanted);
   EXPECT_EQ(
       counters_
           .Snapshot()[absl::StrCat("refused.", TraitsOf(row.refusal).name)],
-      1);
+      wanted ? 0 : 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -458,6 +462,15 @@ INSTANTIATE_TEST_SUITE_P(
                       request->add_accepted_lanes(v1::WIRE_LANE_BINCODE_V15);
                     },
                     v1::REFUSAL_LANE_UNSUPPORTED, "WIRE_LANE_FRAME_V1"},
+        RefusalCase{"DefinitionWithAMistake", "typo", "1.11.22",
+                    [](v1::NegotiateRequest*, Catalog* catalog) {
+                      v1::Problem& problem = catalog->problems.emplace_back();
+                      problem.set_where("/c/services/typo.textproto:2:9");
+                      problem.set_what("no field is called \"nam\"");
+                    },
+                    v1::REFUSAL_SERVICE_UNKNOWN,
+                    "the definition of typo has a mistake; mend it: "
+                    "/c/services/typo.textproto:2:9: no field"},
         RefusalCase{"NothingRunsAndNothingMayStart", "zccache", "1.11.22",
                     [](v1::NegotiateRequest* request, Catalog*) {
                       request->set_start_policy(

@@ -20,6 +20,9 @@ namespace zcbroker::service {
 struct Refused {
   std::string text;
   v1::RefusalDetail detail;
+  // The caller wanted to be told so (START_POLICY_ONLY_IF_RUNNING): it is no
+  // fault, neither counted nor an event.
+  bool wanted = false;
 
   v1::Refusal refusal() const { return detail.refusal(); }
 };

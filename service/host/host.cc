@@ -18,13 +18,13 @@
 #include "absl/time/clock.h"
 #include "asio/dispatch.hpp"
 #include "asio/post.hpp"
-#include "ipc/spare_memory.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
 #include "ipc/process.h"
 #include "ipc/route_info.h"
 #include "ipc/socket.h"
+#include "ipc/spare_memory.h"
 #include "ipc/status_macros.h"
 #include "ipc/zccache_rules.h"
 #include "proto/zcbroker/v1/refusals.h"
@@ -827,7 +827,8 @@ void Host::Apply(Effects effects) {
 
 void Host::Carry(Answer answer) {
   const auto found = callers_.find(answer.id);
-  if (const auto* refused = std::get_if<Refused>(&answer.outcome)) {
+  if (const auto* refused = std::get_if<Refused>(&answer.outcome);
+      refused != nullptr && !refused->wanted) {
     v1::Event event =
         EventAbout(v1::EVENT_KIND_REFUSED, refused->detail.service(),
                    refused->detail.version(), 0, refused->text);

@@ -1,6 +1,7 @@
 #include "service/host/prober.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -117,7 +118,7 @@ class Operation : public std::enable_shared_from_this<Operation> {
           ", which listened there, has ended, and another has its socket"));
     }
     if (!process.ok()) return process.status();
-    if (IsBroker(peer->pid)) {
+    if (peer->pid != getpid() && IsBroker(peer->pid)) {
       return absl::AlreadyExistsError(absl::StrCat(
           "another broker of yours, process ", peer->pid,
           ", has that name; end it with its own XDG_RUNTIME_DIR: zcbroker "

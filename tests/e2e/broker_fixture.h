@@ -63,7 +63,7 @@ class Home {
   }
   std::string services_dir() const { return Entry("config/zcbroker/services"); }
   // Of every broker here.
-  std::string policy_file() const { return Entry("policy/policy.textproto"); }
+  std::string policy_file() const { return Entry("policy/managed"); }
   // Of a backend that the broker started.
   std::string LogFile(absl::string_view service,
                       absl::string_view version) const;

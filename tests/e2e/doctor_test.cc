@@ -188,9 +188,13 @@ TEST_F(DoctorTest, APolicyThatBlocksIt) {
 TEST_F(DoctorTest, APolicyThatIsNone) {
   home_.SetPolicy("allow: \"demo\"\n");
   StartBroker();
-  EXPECT_THAT(Checks(), Contains(AllOf(StartsWith("FAIL broker's problems: "),
-                                       HasSubstr(home_.policy_file()),
-                                       HasSubstr("allow"))));
+  const std::vector<std::string> checks = Checks();
+  EXPECT_THAT(checks, Contains(AllOf(StartsWith("FAIL broker's problems: "),
+                                     HasSubstr(home_.policy_file()),
+                                     HasSubstr("allow"))));
+  EXPECT_THAT(checks,
+              Contains(AllOf(StartsWith("FAIL policy: nothing new is started "),
+                             HasSubstr(home_.policy_file()))));
 }
 
 TEST_F(DoctorTest, ADefinitionWithAMistake) {
