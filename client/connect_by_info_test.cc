@@ -1,15 +1,18 @@
 // Row 3 of ConnectDaemon by route info: no broker on a hit, one negotiation
 // where it leads nowhere, and what a mute broker costs.
 #include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -50,12 +53,51 @@ constexpr char kVersion[] = "1.11.22";
 constexpr NegotiationBudgets kShort = {absl::Milliseconds(50),
                                        absl::Milliseconds(200)};
 
-class ConnectByInfoTest : public testing::Test {
+// A child of this very process that does as it is told when it is told. What it
+// is forked from must have no other threads: a lock that one of them held then
+// would never be let go of.
+class ForkedChild {
+ public:
+  // `act` gives its exit status. The test's objects are its own copies.
+  explicit ForkedChild(const std::function<int()>& act) {
+    int gate[2];
+    EXPECT_EQ(pipe(gate), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      close(gate[1]);
+      char byte = 0;
+      _exit(read(gate[0], &byte, 1) == 1 ? act() : 0);
+    }
+    close(gate[0]);
+    gate_.reset(gate[1]);
+  }
+  ForkedChild(ForkedChild&& other) noexcept
+      : gate_(std::move(other.gate_)), pid_(std::exchange(other.pid_, -1)) {}
+  ForkedChild& operator=(ForkedChild&&) = delete;
+  ~ForkedChild() {
+    if (pid_ < 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+  void Begin() { EXPECT_EQ(write(gate_.get(), "", 1), 1); }
+  // Its exit status, or -1 where it had none.
+  int Wait() {
+    int status = 0;
+    EXPECT_GT(waitpid(std::exchange(pid_, -1), &status, 0), 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
+ private:
+  ipc::UniqueFd gate_;
+  pid_t pid_ = -1;
+};
+
+// Before any daemon runs.
+class ConnectByInfoForkTest : public testing::Test {
  protected:
-  ConnectByInfoTest()
-      : runtime_(*ipc::RuntimeDir::OpenOrCreate(dir_.inputs())),
-        direct_(dir_.Entry("direct"), FakeDaemon::Answering("direct")),
-        backend_(dir_.Entry("backend"), FakeDaemon::Answering("backend")) {
+  ConnectByInfoForkTest()
+      : runtime_(*ipc::RuntimeDir::OpenOrCreate(dir_.inputs())) {
     variables_["XDG_RUNTIME_DIR"] = dir_.path();
     variables_["ZCCACHE_BROKER_CONNECT"] = "1";
     variables_["ZCCACHE_CACHE_DIR"] = "/cache";
@@ -75,11 +117,21 @@ class ConnectByInfoTest : public testing::Test {
     };
   }
 
+  // Which have threads of this process.
+  void StartDaemons() {
+    direct_ = std::make_unique<FakeDaemon>(direct_path(),
+                                           FakeDaemon::Answering("direct"));
+    backend_ = std::make_unique<FakeDaemon>(backend_path(),
+                                            FakeDaemon::Answering("backend"));
+  }
+  std::string direct_path() const { return dir_.Entry("direct"); }
+  std::string backend_path() const { return dir_.Entry("backend"); }
+
   zcbroker::v1::RouteInfo Info() {
     zcbroker::v1::RouteInfo info;
     info.set_service("zccache");
     info.set_version(kVersion);
-    info.set_endpoint(backend_.path());
+    info.set_endpoint(backend_path());
     info.add_lanes(ipc::WireLaneNumber(WireLane::kProstV16));
     info.add_lanes(ipc::WireLaneNumber(WireLane::kBincodeV15));
     info.set_pid(static_cast<std::uint32_t>(getpid()));
@@ -96,7 +148,7 @@ class ConnectByInfoTest : public testing::Test {
     ASSERT_TRUE(written.ok()) << written;
   }
   absl::StatusOr<ConnectedDaemon> Connect() {
-    return ConnectDaemonWithRoute(direct_.path(), options_);
+    return ConnectDaemonWithRoute(direct_path(), options_);
   }
   static std::string Reached(absl::StatusOr<ConnectedDaemon>& connected) {
     if (!connected.ok()) return connected.status().ToString();
@@ -115,11 +167,16 @@ class ConnectByInfoTest : public testing::Test {
 
   ipc::ScopedRuntimeDir dir_;
   ipc::RuntimeDir runtime_;
-  FakeDaemon direct_;
-  FakeDaemon backend_;
+  std::unique_ptr<FakeDaemon> direct_;
+  std::unique_ptr<FakeDaemon> backend_;
   std::map<std::string, std::string> variables_;
   ConnectOptions options_;
   int negotiators_made_ = 0;
+};
+
+class ConnectByInfoTest : public ConnectByInfoForkTest {
+ protected:
+  ConnectByInfoTest() { StartDaemons(); }
 };
 
 TEST_F(ConnectByInfoTest, AHitAsksNoBrokerAndMakesNoNegotiator) {
@@ -128,7 +185,7 @@ TEST_F(ConnectByInfoTest, AHitAsksNoBrokerAndMakesNoNegotiator) {
   EXPECT_EQ(Reached(connected), "backend");
   EXPECT_EQ(negotiators_made_, 0);
   EXPECT_EQ(connected->route.lane, ConnectLane::kBroker);
-  EXPECT_EQ(connected->route.endpoint, backend_.path());
+  EXPECT_EQ(connected->route.endpoint, backend_path());
   EXPECT_FALSE(connected->route.fallback.has_value());
   EXPECT_EQ(connected->connection.lane(), WireLane::kProstV16);
   const BackendRoute& backend = *connected->route.backend;
@@ -181,22 +238,21 @@ TEST_F(ConnectByInfoTest, AKnownRouteThatDiedIsAQuestionToo) {
   ExpectAskedInVain();
 }
 
-TEST_F(ConnectByInfoTest, AKnownRouteIsNotForAnotherMountNamespace) {
+TEST_F(ConnectByInfoForkTest, AKnownRouteIsNotForAnotherMountNamespace) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
-  Write(Info());
-  auto first = Connect();
-  ASSERT_EQ(Reached(first), "backend");
-  const pid_t pid = fork();
-  if (pid == 0) {
-    if (unshare(CLONE_NEWNS) != 0) _exit(77);
+  ForkedChild child([this] {
+    auto first = Connect();
+    if (Reached(first) != "backend") return 1;
+    if (unshare(CLONE_NEWNS) != 0) return 77;
     auto there = Connect();
-    _exit(there.ok() && there->route.lane == ConnectLane::kDirect ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(pid, &status, 0), pid);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "unshare is forbidden";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+    return there.ok() && there->route.lane == ConnectLane::kDirect ? 0 : 2;
+  });
+  StartDaemons();
+  Write(Info());
+  child.Begin();
+  const int status = child.Wait();
+  if (status == 77) GTEST_SKIP() << "unshare is forbidden";
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(ConnectByInfoTest, AHitNeedsNoNegotiatorAtAll) {
@@ -240,8 +296,26 @@ TEST_F(ConnectByInfoTest, AnotherProcessAtItsEndpointIsNotItsBackend) {
   EXPECT_EQ(Reached(connected), "backend");
 }
 
-TEST_F(ConnectByInfoTest, NorIsItThatOfAKnownRoute) {
+TEST_F(ConnectByInfoForkTest, NorIsItThatOfAKnownRoute) {
   const std::string path = dir_.Entry("taken");
+  int bound[2];
+  ASSERT_EQ(pipe(bound), 0);
+  const ipc::UniqueFd reads(bound[0]);
+  ipc::UniqueFd writes(bound[1]);
+  int end[2];
+  ASSERT_EQ(pipe(end), 0);
+  const ipc::UniqueFd ended(end[0]);
+  ipc::UniqueFd ends(end[1]);
+  // Another process that listens there, while the info stays as it was.
+  ForkedChild other([&] {
+    ends.reset();
+    auto listener = ipc::Listener::Bind(*ipc::Endpoint::Parse(path));
+    char byte = 0;
+    if (!listener.ok() || write(writes.get(), &byte, 1) != 1) return 1;
+    return read(ended.get(), &byte, 1) == 0 ? 0 : 2;
+  });
+  writes.reset();
+  StartDaemons();
   zcbroker::v1::RouteInfo info = Info();
   info.set_endpoint(path);
   {
@@ -250,29 +324,12 @@ TEST_F(ConnectByInfoTest, NorIsItThatOfAKnownRoute) {
     auto connected = Connect();
     ASSERT_EQ(Reached(connected), "first");
   }
-  // Another process listens there now, and the info is as it was.
-  int ready[2];
-  int end[2];
-  ASSERT_EQ(pipe(ready), 0);
-  ASSERT_EQ(pipe(end), 0);
-  const pid_t other = fork();
-  if (other == 0) {
-    close(end[1]);
-    auto listener = ipc::Listener::Bind(*ipc::Endpoint::Parse(path));
-    char byte = 0;
-    if (write(ready[1], &byte, 1) != 1) _exit(1);
-    _exit(listener.ok() && read(end[0], &byte, 1) == 0 ? 0 : 1);
-  }
-  close(ready[1]);
+  other.Begin();
   char byte = 0;
-  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  ASSERT_EQ(read(reads.get(), &byte, 1), 1);
   ExpectAskedInVain();
-  close(ready[0]);
-  close(end[0]);
-  close(end[1]);
-  int status = 0;
-  ASSERT_EQ(waitpid(other, &status, 0), other);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  ends.reset();
+  EXPECT_EQ(other.Wait(), 0);
 }
 
 TEST_F(ConnectByInfoTest, AnotherWorldIsNotEntered) {
@@ -411,38 +468,27 @@ TEST_F(ConnectByInfoTest, TheProberThatIsHeardClosesIt) {
   EXPECT_FALSE(ipc::ReadBreaker(runtime_).has_value());
 }
 
-TEST_F(ConnectByInfoTest, ManyProcessesAtOnceAllGetTheirDaemon) {
-  Write(Info());
-  int gate[2];
-  ASSERT_EQ(pipe(gate), 0);
-  std::vector<pid_t> children;
+TEST_F(ConnectByInfoForkTest, ManyProcessesAtOnceAllGetTheirDaemon) {
+  std::vector<ForkedChild> children;
   for (int i = 0; i < 32; ++i) {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      close(gate[1]);
-      char byte;
-      if (read(gate[0], &byte, 1) != 0) _exit(9);
+    children.emplace_back([this] {
       for (int n = 0; n < 20; ++n) {
         auto connected = Connect();
-        if (Reached(connected) != "backend") _exit(1);
+        if (Reached(connected) != "backend") return 1;
       }
-      _exit(negotiators_made_ == 0 ? 0 : 2);
-    }
-    children.push_back(pid);
+      return negotiators_made_ == 0 ? 0 : 2;
+    });
   }
-  close(gate[0]);
-  close(gate[1]);
+  StartDaemons();
+  Write(Info());
+  for (ForkedChild& child : children) child.Begin();
   // Replaced all the while, as a broker does with each generation.
   for (int i = 0; i < 200; ++i) {
     zcbroker::v1::RouteInfo info = Info();
     info.set_generation(static_cast<std::uint64_t>(i));
     Write(info);
   }
-  for (const pid_t pid : children) {
-    int status = 0;
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  }
+  for (ForkedChild& child : children) EXPECT_EQ(child.Wait(), 0);
 }
 
 }  // namespace
