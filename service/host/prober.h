@@ -35,8 +35,8 @@ class ProbeHandle {
 // Errors: kNotFound (nothing has that name), kUnavailable (a socket nobody
 // listens on), kDeadlineExceeded (it does not answer), kAborted (it hung up),
 // kPermissionDenied (another user's), kDataLoss (its answer makes no sense),
-// kAlreadyExists (the name is another broker's: what answers there is its relay,
-// and its process is nobody's backend), kFailedPrecondition (no socket).
+// kAlreadyExists (the name is another broker's: what answers there is its
+// relay, and its process is nobody's backend), kFailedPrecondition (no socket).
 [[nodiscard]] std::unique_ptr<ProbeHandle> StartProbe(
     asio::io_context& loop, const ipc::Endpoint& endpoint, v1::Probe probe,
     std::chrono::milliseconds patience,

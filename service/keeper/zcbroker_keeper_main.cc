@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -413,7 +414,7 @@ class Keeper {
     const bool clients = LooksForLife() && life_->quiet();
     std::vector<pollfd> waited;
     if (clients) waited = Listening();
-    const size_t listening = waited.size();
+    const auto listening = static_cast<std::ptrdiff_t>(waited.size());
     waited.push_back({signals_.get(), POLLIN, 0});
     if (link_ != nullptr) {
       waited.push_back({link_->fd().get(), POLLIN, 0});

@@ -104,8 +104,9 @@ class FakeBroker {
     if (keeper_.wants_write()) waited.back().events |= POLLOUT;
     if (poll(waited.data(), waited.size(), -1) < 0) return;
     Need(keeper_.Flush());
-    if ((waited.back().revents & POLLIN) != 0)
+    if ((waited.back().revents & POLLIN) != 0) {
       Need(keeper_.AnswerWhatIsAsked());
+    }
     // Index by index: serving one may add listeners.
     for (size_t i = 0; i + 1 < waited.size(); ++i) {
       if (waited[i].revents == 0) continue;
