@@ -16,6 +16,7 @@
 //   m           binds and hands over 300 more sockets, named SOCKET-<n>
 //   h           answers with how many sockets were held at the start
 //   e           answers with NOTIFY_SOCKET, ZCBROKER_KEEPER_FD and LISTEN_FDS
+//   k           answers, and waits for the connection's end
 //   w           answers, and does nothing any more
 //   n           answers, and accepts nobody until the keeper has asked it three
 //               times whether it still serves
@@ -137,6 +138,8 @@ class FakeBroker {
       }
     }
     ipc::WriteAll(connection, answer, deadline).IgnoreError();
+    if (asked == 'k')
+      ipc::ReadSome(connection, &asked, 1, deadline).status().IgnoreError();
     while (asked == 'w') pause();
     if (asked == 'n') AwaitQuestions();
   }
