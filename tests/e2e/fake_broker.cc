@@ -138,8 +138,9 @@ class FakeBroker {
       }
     }
     ipc::WriteAll(connection, answer, deadline).IgnoreError();
-    if (asked == 'k')
+    if (asked == 'k') {
       ipc::ReadSome(connection, &asked, 1, deadline).status().IgnoreError();
+    }
     while (asked == 'w') pause();
     if (asked == 'n') AwaitQuestions();
   }
