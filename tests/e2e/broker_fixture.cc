@@ -376,6 +376,13 @@ Process Broker::Start(const Home& home, const Options& options) {
   std::vector<std::string> argv{BrokerProgram()};
   ProcessOptions process;
   process.stderr_fd = options.log_fd;
+  if (options.log_fd >= 0) {
+    // A log is looked at for what the broker says, not for what a sanitizer
+    // does, such as that a symbol is too long for it.
+    for (const char* sanitizer : {"ASAN_OPTIONS", "TSAN_OPTIONS"}) {
+      absl::StrAppend(&environment[sanitizer], ":log_path=stdout");
+    }
+  }
   ipc::UniqueFd listener;
   if (options.inherit_socket) {
     listener = ListeningSocket(socket_);
