@@ -54,6 +54,19 @@ class CliTest : public BrokerTest {
     return RunToEnd(std::move(arguments), environment, home_.Entry("work"));
   }
 
+  // A verb that goes on, with its standard output in the file `out`.
+  std::unique_ptr<Process> StartInto(const std::string& out,
+                                     std::vector<std::string> arguments) const {
+    const ipc::UniqueFd file(
+        open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    EXPECT_TRUE(file) << out;
+    ProcessOptions options;
+    options.stdout_fd = file.get();
+    arguments.insert(arguments.begin(), CommandLineProgram());
+    return std::make_unique<Process>(std::move(arguments), home_.environment(),
+                                     options);
+  }
+
   // Adds --json, and expects one object with the given status.
   Struct Json(std::vector<std::string> arguments, int status = 0) const {
     arguments.push_back("--json");
@@ -765,13 +778,7 @@ TEST_F(LogLinesTest, AreFollowed) {
   const std::string log = LogFile("1.0.0");
   WriteFile(log, "first\n");
   const std::string out = home_.Entry("work/lines");
-  const ipc::UniqueFd file(
-      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  ASSERT_TRUE(file);
-  ProcessOptions options;
-  options.stdout_fd = file.get();
-  Process follower({CommandLineProgram(), "logs", "talker", "-f", "--json"},
-                   home_.environment(), options);
+  const auto follower = StartInto(out, {"logs", "talker", "-f", "--json"});
   const auto await = [&](const std::string& text) {
     return ipc::WaitFor([&] { return absl::StrContains(ReadFile(out), text); },
                         text, kPatience);
@@ -781,13 +788,13 @@ TEST_F(LogLinesTest, AreFollowed) {
   WriteFile(log, "second\n");
   ASSERT_TRUE(await("\"second\""));
   pid_t tail = -1;
-  ASSERT_TRUE(
-      absl::SimpleAtoi(ReadFile(absl::StrCat("/proc/", follower.pid(), "/task/",
-                                             follower.pid(), "/children")),
-                       &tail));
+  ASSERT_TRUE(absl::SimpleAtoi(
+      ReadFile(absl::StrCat("/proc/", follower->pid(), "/task/",
+                            follower->pid(), "/children")),
+      &tail));
   ASSERT_TRUE(IsRunning(tail));
-  follower.Signal(SIGKILL);
-  follower.Wait();
+  follower->Signal(SIGKILL);
+  follower->Wait();
   EXPECT_TRUE(
       ipc::WaitFor([&] { return !IsRunning(tail); }, "its end", kPatience));
 }
@@ -883,18 +890,12 @@ TEST_F(CliTest, WhoFollowsEventsIsToldOfTheEnd) {
   DefineDemo();
   StartBroker();
   const std::string out = home_.Entry("work/events");
-  const ipc::UniqueFd file(
-      open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  ASSERT_TRUE(file);
-  ProcessOptions options;
-  options.stdout_fd = file.get();
-  Process follower({CommandLineProgram(), "events", "--follow"},
-                   home_.environment(), options);
+  const auto follower = StartInto(out, {"events", "--follow"});
   ASSERT_TRUE(ipc::WaitFor(
       [&] { return absl::StrContains(ReadFile(out), "broker started"); },
       "the first event", kPatience));
   StopBroker();
-  EXPECT_EQ(follower.Wait(), 11);
+  EXPECT_EQ(follower->Wait(), 11);
   EXPECT_TRUE(absl::StrContains(ReadFile(out), "broker stopping"));
 }
 
@@ -906,17 +907,8 @@ TEST_F(CliTest, WhoWatchesGoesOnWithTheNextBroker) {
   const std::string last = Text(JsonLines({"events"}).back(), "sequence");
   const std::string events_out = home_.Entry("work/events");
   const std::string looks_out = home_.Entry("work/looks");
-  const auto run = [&](const std::string& out, std::vector<std::string> words) {
-    const ipc::UniqueFd file(
-        open(out.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    ProcessOptions options;
-    options.stdout_fd = file.get();
-    words.insert(words.begin(), CommandLineProgram());
-    return std::make_unique<Process>(std::move(words), home_.environment(),
-                                     options);
-  };
-  const auto events = run(events_out, {"events", "-f", "--after", last});
-  const auto top = run(looks_out, {"top", "--json", "--rounds", "6"});
+  const auto events = StartInto(events_out, {"events", "-f", "--after", last});
+  const auto top = StartInto(looks_out, {"top", "--json", "--rounds", "6"});
   const auto looks = [&] {
     const std::string text = ReadFile(looks_out);
     return std::count(text.begin(), text.end(), '\n');
