@@ -1,5 +1,6 @@
 #include "client/cli/report_page.h"
 
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "client/cli/report_pictures.h"
 #include "client/cli/report_story.h"
 #include "client/fallback_records.h"
 #include "gmock/gmock.h"
@@ -271,6 +273,53 @@ TEST(ReportPageTest, WhatPeersSayIsTextAndNothingElse) {
   EXPECT_THAT(page, Not(HasSubstr("<script")));
   EXPECT_THAT(page, Not(HasSubstr("\"'1")));
   EXPECT_THAT(page, HasSubstr("&lt;script&gt;alert(&quot;&#39;1&amp;&quot;)"));
+}
+
+// A time below the picture's upper edge, as far as its letters reach on a
+// narrow screen, in pixels.
+struct Tick {
+  double left;
+  double right;
+};
+
+std::vector<Tick> TicksOf(const std::string& picture) {
+  constexpr double kScreen = 353;
+  constexpr double kLetter = 7;
+  static const std::regex kTick(
+      "<line class=\"grid\"[^>]*>\n<text x=\"([0-9.]+)%\"[^>]* "
+      "text-anchor=\"([a-z]+)\">([^<]*)<");
+  std::vector<Tick> ticks;
+  for (std::sregex_iterator match(picture.begin(), picture.end(), kTick), end;
+       match != end; ++match) {
+    const double x = kScreen * std::stod(match->str(1)) / 100;
+    const double width = kLetter * static_cast<double>(match->length(3));
+    const double left = match->str(2) == "start" ? x
+                        : match->str(2) == "end" ? x - width
+                                                 : x - width / 2;
+    EXPECT_GE(left, 0);
+    EXPECT_LE(left + width, kScreen + 1e-9);
+    ticks.push_back({left, left + width});
+  }
+  return ticks;
+}
+
+TEST(ReportPicturesTest, TimesNeverTouchWhateverTheWindow) {
+  for (double seconds = 0.005; seconds < 60 * 86400; seconds *= 1.07) {
+    // Wherever between two ticks it begins, and across midnight.
+    for (double begin = 0; begin < 1; begin += 0.07) {
+      Story story;
+      story.window.from = At(-seconds * begin);
+      story.window.to = story.window.from + absl::Seconds(seconds);
+      const std::vector<Tick> ticks = TicksOf(TimelinePicture(story));
+      SCOPED_TRACE(absl::StrCat(seconds, " s from ",
+                                absl::FormatTime(story.window.from)));
+      ASSERT_GE(ticks.size(), 2u);
+      ASSERT_LE(ticks.size(), 5u);
+      for (size_t i = 1; i < ticks.size(); ++i) {
+        ASSERT_LT(ticks[i - 1].right, ticks[i].left);
+      }
+    }
+  }
 }
 
 TEST(ReportPageTest, ItNamesNothingOutside) {

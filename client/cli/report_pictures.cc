@@ -63,21 +63,26 @@ double Place(const Window& window, absl::Time time) {
   return all <= 0 ? 0 : absl::ToDoubleSeconds(time - window.from) / all;
 }
 
-// Round times, two to five of them.
-std::vector<absl::Time> Ticks(const Window& window) {
-  constexpr std::array<double, 28> kSteps = {
-      0.001, 0.002, 0.005, 0.01,  0.02,  0.05,  0.1,   0.2,   0.5, 1,
-      2,     5,     10,    15,    30,    60,    120,   300,   600, 900,
-      1800,  3600,  7200,  10800, 21600, 43200, 86400, 604800};
+// In seconds, each at most twice the one before, so that there is always one of
+// which a window holds two to four.
+constexpr std::array<double, 34> kSteps = {
+    0.001, 0.002, 0.003, 0.005, 0.01,  0.02,   0.03,  0.05, 0.1,
+    0.2,   0.3,   0.5,   1,     2,     3,      5,     10,   15,
+    30,    60,    120,   180,   300,   600,    900,   1800, 3600,
+    7200,  10800, 21600, 43200, 86400, 172800, 345600};
+
+absl::Duration Step(const Window& window) {
   const double all = absl::ToDoubleSeconds(window.to - window.from);
   const auto enough =
       std::find_if(kSteps.begin(), kSteps.end(),
                    [&](double step) { return step * 4 >= all; });
-  const absl::Duration step =
-      absl::Seconds(enough == kSteps.end()
-                        ? kSteps.back() * std::ceil(all / 4 / kSteps.back())
-                        : *enough);
-  // Round by the clock on the wall.
+  return absl::Seconds(enough == kSteps.end()
+                           ? kSteps.back() * std::ceil(all / 4 / kSteps.back())
+                           : *enough);
+}
+
+// Round times by the clock on the wall, two to five of them.
+std::vector<absl::Time> Ticks(const Window& window, absl::Duration step) {
   const absl::Duration offset =
       absl::Seconds(absl::LocalTimeZone().At(window.from).offset);
   absl::Time tick = absl::UnixEpoch() - offset +
@@ -87,18 +92,25 @@ std::vector<absl::Time> Ticks(const Window& window) {
   return ticks;
 }
 
-std::string TickText(const Window& window, absl::Time tick) {
-  const absl::Duration all = window.to - window.from;
-  return absl::FormatTime(all > absl::Hours(36)     ? "%m-%d %H:%M"
-                          : all > absl::Minutes(20) ? "%H:%M"
-                          : all > absl::Seconds(4)  ? "%H:%M:%S"
-                                                    : "%M:%E3S",
-                          tick, absl::LocalTimeZone());
+// At most eight letters, since neighbours must not touch on a telephone: the
+// heading has the rest. Where steps are of hours, midnight is told by its day.
+const char* TickFormat(absl::Duration step, absl::Time tick) {
+  const absl::TimeZone zone = absl::LocalTimeZone();
+  if (step >= absl::Hours(1) &&
+      absl::ToCivilSecond(tick, zone) ==
+          absl::CivilSecond(absl::ToCivilDay(tick, zone))) {
+    return "%m-%d";
+  }
+  return step >= absl::Minutes(1)          ? "%H:%M"
+         : step >= absl::Seconds(1)        ? "%H:%M:%S"
+         : step >= absl::Milliseconds(100) ? "%M:%E1S"
+                                           : "%E3S";
 }
 
 std::string TimeAxis(const Window& window, int height) {
+  const absl::Duration step = Step(window);
   std::string svg;
-  for (const absl::Time tick : Ticks(window)) {
+  for (const absl::Time tick : Ticks(window, step)) {
     const double x = Place(window, tick);
     absl::StrAppend(
         &svg,
@@ -108,7 +120,8 @@ std::string TimeAxis(const Window& window, int height) {
               x < 0.1   ? "start"
               : x > 0.9 ? "end"
                         : "middle",
-              TickText(window, tick)));
+              absl::FormatTime(TickFormat(step, tick), tick,
+                               absl::LocalTimeZone())));
   }
   return svg;
 }
