@@ -7,6 +7,8 @@
 #include <functional>
 #include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 
@@ -24,6 +26,21 @@ inline EnvironmentLookup HostEnvironment() {
     if (value == nullptr) return absl::nullopt;
     return std::string(value);
   };
+}
+
+// What stands for the home of a user who has none: nobody's directory.
+inline constexpr char kNoHome[] = "/nonexistent";
+
+// $`variable` where it is absolute, else `fallback` in $HOME, else in kNoHome
+// (XDG Base Directory Specification, "Environment variables").
+inline std::string BaseDirectory(const EnvironmentLookup& environment,
+                                 absl::string_view variable,
+                                 absl::string_view fallback) {
+  const absl::optional<std::string> set = environment(variable);
+  if (set.has_value() && absl::StartsWith(*set, "/")) return *set;
+  const absl::optional<std::string> home = environment("HOME");
+  return absl::StrCat(home.has_value() && !home->empty() ? *home : kNoHome, "/",
+                      fallback);
 }
 
 }  // namespace zcbroker::ipc

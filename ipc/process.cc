@@ -8,6 +8,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "ipc/status_macros.h"
 
 namespace zcbroker::ipc {
 namespace {
@@ -64,6 +66,12 @@ absl::StatusOr<ProcessStat> ParseProcessStat(absl::string_view text) {
   stat.cpu_ticks = user + system;
   stat.exiting = (flags & kExitingFlag) != 0;
   return stat;
+}
+
+absl::StatusOr<std::string> ProgramName(int pid) {
+  ZCB_ASSIGN_OR_RETURN(const std::string path, ExecutablePath(pid));
+  const absl::string_view there = absl::StripSuffix(path, " (deleted)");
+  return std::string(there.substr(there.rfind('/') + 1));
 }
 
 }  // namespace zcbroker::ipc

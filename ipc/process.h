@@ -77,6 +77,8 @@ absl::Status SendSignal(const UniqueFd& pidfd, int signal);
 // What /proc/<pid>/exe links to; " (deleted)" at its end where the file is
 // gone.
 absl::StatusOr<std::string> ExecutablePath(int pid);
+// The last part of that path, also of a file that is gone.
+absl::StatusOr<std::string> ProgramName(int pid);
 
 // Those of `names` that are set in the environment `pid` was started with (up
 // to 2 MiB of it); one without is not in the map. kPermissionDenied where it

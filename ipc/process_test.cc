@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "ipc/testing/scoped_runtime_dir.h"
 #include "ipc/testing/wait_for.h"
 
 namespace zcbroker::ipc {
@@ -51,12 +52,13 @@ TEST(ProcessStatTest, WhatIsCutOrForeignIsDataLoss) {
   }
 }
 
-// A child that does nothing until it is signalled.
+// A child that does nothing until it is signalled, or sleeps as `program`.
 class Child {
  public:
-  Child() : pid_(fork()) {
+  explicit Child(const char* program = nullptr) : pid_(fork()) {
     if (pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (program != nullptr) execl(program, program, "600", nullptr);
       for (;;) pause();
     }
   }
@@ -86,6 +88,19 @@ TEST(ProcessTest, IdentifiesItself) {
   EXPECT_EQ(*ExecutablePath(getpid()),
             std::filesystem::read_symlink("/proc/self/exe").string());
   EXPECT_EQ(*MountNamespace(getpid()), *OwnMountNamespace());
+}
+
+TEST(ProcessTest, AProgramHasItsNameWhenItsFileIsGone) {
+  const ScopedRuntimeDir dir;
+  const std::string file = dir.Entry("sleeper");
+  std::filesystem::copy_file("/bin/sleep", file);
+  const Child child(file.c_str());
+  ASSERT_TRUE(WaitFor([&] { return *ExecutablePath(child.pid()) == file; },
+                      "the child to run its program"));
+  EXPECT_EQ(*ProgramName(child.pid()), "sleeper");
+  std::filesystem::remove(file);
+  EXPECT_EQ(*ExecutablePath(child.pid()), file + " (deleted)");
+  EXPECT_EQ(*ProgramName(child.pid()), "sleeper");
 }
 
 TEST(ProcessTest, ARecycledPidIsNotTheProcess) {

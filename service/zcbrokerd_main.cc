@@ -97,18 +97,6 @@ std::map<std::string, std::string> WholeEnvironment() {
   return all;
 }
 
-// $<variable>, else $HOME/<fallback>, else "/nonexistent".
-std::string BaseDirectory(const std::map<std::string, std::string>& env,
-                          const char* variable, const char* fallback) {
-  const auto set = env.find(variable);
-  if (set != env.end() && !set->second.empty() && set->second[0] == '/') {
-    return set->second;
-  }
-  const auto home = env.find("HOME");
-  if (home == env.end() || home->second.empty()) return "/nonexistent";
-  return absl::StrCat(home->second, "/", fallback);
-}
-
 int Fail(int code, absl::string_view why) {
   fprintf(stderr, "zcbrokerd: %s\n", std::string(why).c_str());
   return code;
@@ -117,7 +105,8 @@ int Fail(int code, absl::string_view why) {
 DefinitionSources Sources(const Flags& flags,
                           const std::map<std::string, std::string>& env) {
   DefinitionSources sources;
-  const std::string config = BaseDirectory(env, "XDG_CONFIG_HOME", ".config");
+  const std::string config =
+      ipc::BaseDirectory(ipc::HostEnvironment(), "XDG_CONFIG_HOME", ".config");
   sources.services_dir =
       absl::StrCat(flags.config_dir.empty() ? absl::StrCat(config, "/zcbroker")
                                             : flags.config_dir,
@@ -141,16 +130,17 @@ DefinitionSources Sources(const Flags& flags,
 HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
   HostOptions options;
   options.surroundings.environment = WholeEnvironment();
-  const auto& env = options.surroundings.environment;
   options.surroundings.cwd = WorkingDirectory();
   options.surroundings.runtime = &runtime;
   options.surroundings.backends_dir = runtime.Entry("backends");
   options.served_uid = geteuid();
   options.claim = !flags.no_claim;
-  options.surroundings.log_dir = absl::StrCat(
-      BaseDirectory(env, "XDG_STATE_HOME", ".local/state"), "/zcbroker/log");
+  options.surroundings.log_dir =
+      absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(), "XDG_STATE_HOME",
+                                      ".local/state"),
+                   "/zcbroker/log");
   options.world = OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
-  options.definitions = Sources(flags, env);
+  options.definitions = Sources(flags, options.surroundings.environment);
   for (const std::string& passed_over : runtime.passed_over()) {
     v1::Problem problem;
     problem.set_where("runtime directory");

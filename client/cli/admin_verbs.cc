@@ -180,7 +180,8 @@ int ReportUp(Format format, const UpReport& report) {
 
 std::string ConfigDirectory(const std::string& given) {
   return given.empty()
-             ? absl::StrCat(BaseDirectory("XDG_CONFIG_HOME", ".config"),
+             ? absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(),
+                                               "XDG_CONFIG_HOME", ".config"),
                             "/zcbroker")
              : given;
 }

@@ -25,15 +25,13 @@ namespace zcbroker::cli {
 namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
-// What the broker takes as its home where it has none (zcbrokerd_main.cc).
-constexpr absl::string_view kNoHome = "/nonexistent";
 // What the kernel keeps of a program's name is 15 bytes; this has as many.
 constexpr absl::string_view kKeeperName = "zcbroker-keeper";
 
 absl::StatusOr<std::string> MakeLogFile() {
-  if (absl::StartsWith(LogDirectory(), kNoHome)) {
+  if (absl::StartsWith(LogDirectory(), ipc::kNoHome)) {
     return absl::FailedPreconditionError(
-        "neither HOME nor XDG_STATE_HOME is set, so there is no place for the "
+        "neither HOME nor XDG_STATE_HOME names a place for the "
         "broker's log; set one");
   }
   ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(LogDirectory()));
@@ -98,19 +96,9 @@ UpReport ReportOf(const v1::GetStatusResponse& status) {
 
 }  // namespace
 
-std::string BaseDirectory(absl::string_view variable,
-                          absl::string_view fallback) {
-  const ipc::EnvironmentLookup environment = ipc::HostEnvironment();
-  const absl::optional<std::string> set = environment(variable);
-  if (set.has_value() && !set->empty() && (*set)[0] == '/') return *set;
-  const absl::optional<std::string> home = environment("HOME");
-  return absl::StrCat(
-      home.has_value() && !home->empty() ? *home : std::string(kNoHome), "/",
-      fallback);
-}
-
 std::string LogDirectory() {
-  return absl::StrCat(BaseDirectory("XDG_STATE_HOME", ".local/state"),
+  return absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(),
+                                         "XDG_STATE_HOME", ".local/state"),
                       "/zcbroker/log");
 }
 

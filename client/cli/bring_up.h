@@ -22,10 +22,6 @@ struct UpOptions {
   int metrics_port = 0;
 };
 
-// $`variable` where it is absolute, else $HOME/`fallback`.
-std::string BaseDirectory(absl::string_view variable,
-                          absl::string_view fallback);
-
 // Where the broker's log and those of its backends are.
 std::string LogDirectory();
 

@@ -25,6 +25,7 @@
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 #include "ipc/deadline.h"
+#include "ipc/exec_words.h"
 #include "ipc/process.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
@@ -33,15 +34,6 @@ namespace zcbroker::cli {
 namespace {
 
 constexpr size_t kTailLines = 10;
-
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& s : strings) {
-    pointers.push_back(const_cast<char*>(s.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
 
 struct SpawnOptions {
   std::string program;
@@ -68,9 +60,9 @@ absl::StatusOr<pid_t> Spawn(const SpawnOptions& options) {
   std::vector<std::string> words{options.program};
   words.insert(words.end(), options.arguments.begin(), options.arguments.end());
   pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, options.program.c_str(), &actions, &attributes,
-                  Pointers(words).data(), Pointers(options.environment).data());
+  const int error = posix_spawn(&pid, options.program.c_str(), &actions,
+                                &attributes, ipc::ExecWords(words).data(),
+                                ipc::ExecWords(options.environment).data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) {

@@ -532,8 +532,8 @@ class Physician {
   int OtherBroker(const ipc::UniqueFd& connection) const {
     const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
     if (!peer.ok() || peer->pid == static_cast<int>(broker_pid_)) return 0;
-    const absl::StatusOr<std::string> program = ipc::ExecutablePath(peer->pid);
-    if (!program.ok() || !absl::EndsWith(*program, "/zcbrokerd")) return 0;
+    const absl::StatusOr<std::string> program = ipc::ProgramName(peer->pid);
+    if (!program.ok() || *program != "zcbrokerd") return 0;
     const auto theirs = ipc::ReadProcessStat(peer->pid);
     const auto ours = ipc::ReadProcessStat(static_cast<int>(broker_pid_));
     const bool same_keeper =
@@ -545,7 +545,8 @@ class Physician {
 
   void LookAtUnit() {
     constexpr char kName[] = "systemd";
-    const std::string config = BaseDirectory("XDG_CONFIG_HOME", ".config");
+    const std::string config = ipc::BaseDirectory(ipc::HostEnvironment(),
+                                                  "XDG_CONFIG_HOME", ".config");
     for (const std::string& directory :
          {absl::StrCat(config, "/systemd/user"),
           std::string("/etc/systemd/user"),

@@ -23,15 +23,18 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "client/cli/bring_up.h"
 #include "client/cli/exit_status.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"
+#include "ipc/escape.h"
+#include "ipc/exec_words.h"
 #include "ipc/names.h"
 #include "ipc/unique_fd.h"
-#include "ipc/wire/utf8.h"
 
 namespace zcbroker::cli {
 namespace {
@@ -65,13 +68,6 @@ std::vector<LogFile> LogsOf(const Target& target) {
   return logs;
 }
 
-std::vector<char*> Pointers(std::vector<std::string>& words) {
-  std::vector<char*> pointers;
-  for (std::string& word : words) pointers.push_back(word.data());
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
 // Where the escape sequence that begins at `begin` ends: after its last byte,
 // or with the text. ECMA-48 and ECMA-35: CSI sequences, those with a string,
 // and others, whose last byte follows any number of intermediate ones.
@@ -91,26 +87,20 @@ size_t EndOfSequence(absl::string_view text, size_t begin) {
 }
 
 // `line` without what a terminal would obey: colours and the like are left
-// out, other control characters are \xNN.
+// out, control characters but tabs are \xNN.
 std::string Plain(absl::string_view line) {
-  std::string plain;
+  std::string text;
   for (size_t i = 0; i < line.size();) {
-    const auto byte = static_cast<unsigned char>(line[i]);
-    const auto next =
-        static_cast<unsigned char>(i + 1 < line.size() ? line[i + 1] : '\0');
-    if (byte == 0x1b) {
+    if (line[i] == '\x1b') {
       i = EndOfSequence(line, i);
-    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
-      absl::StrAppend(&plain, "\\x", absl::Hex(next));
-      i += 2;
-    } else if ((byte < 0x20 && byte != '\t') || byte == 0x7f) {
-      absl::StrAppend(&plain, "\\x", absl::Hex(byte, absl::kZeroPad2));
-      ++i;
     } else {
-      plain.push_back(line[i++]);
+      text.push_back(line[i++]);
     }
   }
-  return ipc::IsUtf8(plain) ? plain : ipc::Printable(plain, 4 * plain.size());
+  return absl::StrJoin(absl::StrSplit(text, '\t'), "\t",
+                       [](std::string* all, absl::string_view column) {
+                         all->append(ipc::Escape(column));
+                       });
 }
 
 // One file's lines, from a tail(1) of its own, so that each is known to be of
@@ -144,7 +134,7 @@ class Tail {
     posix_spawn_file_actions_adddup2(&actions, written.get(), STDOUT_FILENO);
     pid_t pid = -1;
     const int error = posix_spawnp(&pid, "tail", &actions, /*attrp=*/nullptr,
-                                   Pointers(words).data(), environ);
+                                   ipc::ExecWords(words).data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error != 0) return absl::ErrnoToStatus(error, "cannot run tail");
     tail->pid_ = pid;

@@ -31,11 +31,9 @@ absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path) {
 std::string WhoListens(const ipc::UniqueFd& connection) {
   const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
   if (!peer.ok() || peer->pid == 0) return "somebody listens";
-  const absl::StatusOr<std::string> program = ipc::ExecutablePath(peer->pid);
+  const absl::StatusOr<std::string> program = ipc::ProgramName(peer->pid);
   if (!program.ok()) return "somebody listens";
-  return absl::StrCat(
-      "somebody listens: ", program->substr(program->rfind('/') + 1),
-      ", process ", peer->pid);
+  return absl::StrCat("somebody listens: ", *program, ", process ", peer->pid);
 }
 
 BreakerLook LookAtBreaker(const ipc::RuntimeDir& dir) {

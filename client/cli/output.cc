@@ -8,7 +8,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
 #include "client/cli/exit_status.h"
@@ -16,6 +18,7 @@
 #include "client/fallback.h"
 #include "client/grpc_negotiator.h"
 #include "google/protobuf/util/json_util.h"
+#include "ipc/escape.h"
 #include "proto/zcbroker/v1/refusals.h"
 
 namespace zcbroker::cli {
@@ -44,12 +47,10 @@ int ExitStatusOf(const absl::Status& status) {
 
 // Without what a terminal would obey; lines stay lines.
 std::string ForTerminal(absl::string_view text) {
-  std::string plain;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    plain.push_back((byte < 0x20 && c != '\n') || byte == 0x7f ? '?' : c);
-  }
-  return plain;
+  return absl::StrJoin(absl::StrSplit(text, '\n'), "\n",
+                       [](std::string* all, absl::string_view line) {
+                         all->append(ipc::Escape(line));
+                       });
 }
 
 // `text` as the parts of a sentence, each between two marks.

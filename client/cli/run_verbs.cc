@@ -30,6 +30,7 @@
 #include "client/grpc_negotiator.h"
 #include "ipc/endpoint.h"
 #include "ipc/environment.h"
+#include "ipc/exec_words.h"
 #include "ipc/route_info.h"
 #include "ipc/runtime_dir.h"
 #include "ipc/socket.h"
@@ -137,11 +138,7 @@ int Exec(const RunOptions& options, const std::vector<std::string>& command) {
     fprintf(stderr, "zcbroker: running %s without the broker\n",
             command.front().c_str());
   }
-  std::vector<char*> words;
-  for (const std::string& word : command) {
-    words.push_back(const_cast<char*>(word.c_str()));
-  }
-  words.push_back(nullptr);
+  const std::vector<char*> words = ipc::ExecWords(command);
   // Ours is to ignore it, and what is ignored stays so.
   signal(SIGPIPE, options.sigpipe);
   execvp(words[0], words.data());

@@ -6,11 +6,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
+#include "ipc/escape.h"
 #include "ipc/names.h"
 #include "ipc/wire/utf8.h"
 #include "ipc/zccache_rules.h"
 #include "proto/running_process/broker_v1.pb.h"
-#include "service/core/escape.h"
 #include "service/core/launch.h"
 #include "service/core/mistakes.h"
 
@@ -228,7 +228,7 @@ ParsedDefinition ParseUpstreamDefinition(absl::string_view bytes,
   ParsedDefinition parsed;
   const auto refuse = [&](std::string what) {
     v1::Problem problem;
-    problem.set_where(Escape(file));
+    problem.set_where(ipc::Escape(file));
     problem.set_what(std::move(what));
     parsed.problems.push_back(std::move(problem));
     return parsed;

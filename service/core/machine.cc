@@ -7,10 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "ipc/escape.h"
 #include "ipc/names.h"
 #include "proto/zcbroker/v1/refusals.h"
 #include "proto/zcbroker/v1/times.h"
-#include "service/core/escape.h"
 #include "service/core/world.h"
 
 namespace zcbroker::service {
@@ -199,7 +199,8 @@ absl::optional<Refused> Machine::CheckRequest(
                                       known->second.definition.endpoint_rule());
     if (!facts.evidence.empty()) {
       std::string text = absl::StrCat(
-          "this broker serves another world: ", Escape(facts.evidence.front()),
+          "this broker serves another world: ",
+          ipc::Escape(facts.evidence.front()),
           "; connect directly, or start a broker in that environment");
       return refuse(v1::REFUSAL_WORLD_MISMATCH, std::move(text),
                     std::move(facts));
@@ -1129,7 +1130,7 @@ void Machine::AnswerReporters(Slot& slot, v1::BackendVerdict verdict,
   v1::ReportBackendResponse response;
   response.set_verdict(verdict);
   for (const std::string& line : evidence) {
-    response.add_evidence(Escape(line));
+    response.add_evidence(ipc::Escape(line));
   }
   for (const ReportId reporter : std::exchange(slot.reporters, {})) {
     if (!TakeOut(&report_deadlines_, reporter)) continue;
@@ -1332,13 +1333,13 @@ v1::Backend Machine::RowOf(const Key& key, const Slot& slot, Time now,
   row.set_version(key.second);
   row.set_binary(slot.version.binary);
   row.set_failed_starts(static_cast<uint32_t>(slot.failures.size()));
-  row.set_last_end(Escape(slot.last_end));
+  row.set_last_end(ipc::Escape(slot.last_end));
   *row.mutable_since() = ToProto(wall_now - Between(slot.since, now));
   if (!slot.last_failure.text.empty()) {
-    row.add_evidence(Escape(slot.last_failure.text));
+    row.add_evidence(ipc::Escape(slot.last_failure.text));
   }
   for (const std::string& line : slot.last_failure.evidence) {
-    row.add_evidence(Escape(line));
+    row.add_evidence(ipc::Escape(line));
   }
   row.set_log_file(slot.last_failure.log_file);
   switch (slot.state) {
@@ -1356,15 +1357,15 @@ v1::Backend Machine::RowOf(const Key& key, const Slot& slot, Time now,
       row.set_direct_endpoint(slot.backend.direct_endpoint);
       if (slot.state == State::kReady) break;
       row.set_state(v1::BACKEND_STATE_DRAINING);
-      row.add_evidence(Escape(slot.leaving));
-      row.add_evidence(Escape(Describe(slot.in_flight)));
+      row.add_evidence(ipc::Escape(slot.leaving));
+      row.add_evidence(ipc::Escape(Describe(slot.in_flight)));
       break;
     case State::kEnding:
       row.set_state(slot.wedged.empty() ? v1::BACKEND_STATE_ENDING
                                         : v1::BACKEND_STATE_WEDGED);
-      if (!slot.leaving.empty()) row.add_evidence(Escape(slot.leaving));
+      if (!slot.leaving.empty()) row.add_evidence(ipc::Escape(slot.leaving));
       for (const std::string& line : slot.wedged) {
-        row.add_evidence(Escape(line));
+        row.add_evidence(ipc::Escape(line));
       }
       break;
     case State::kBackoff:

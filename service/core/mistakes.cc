@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "service/core/escape.h"
+#include "ipc/escape.h"
 
 namespace zcbroker::service {
 
@@ -12,13 +12,13 @@ using google::protobuf::TextFormat;
 
 MistakeList::MistakeList(absl::string_view file,
                          std::vector<v1::Problem>* problems)
-    : file_(Escape(file)), problems_(problems) {}
+    : file_(ipc::Escape(file)), problems_(problems) {}
 
 void MistakeList::AddError(int line, int column, const std::string& message) {
   v1::Problem problem;
   // The tokenizer counts from zero, people and editors from one.
   problem.set_where(absl::StrCat(file_, ":", line + 1, ":", column + 1));
-  problem.set_what(Escape(message));
+  problem.set_what(ipc::Escape(message));
   problems_->push_back(std::move(problem));
 }
 

@@ -4,7 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
-#include "service/core/escape.h"
+#include "ipc/escape.h"
 
 namespace zcbroker::service {
 namespace {
@@ -22,7 +22,7 @@ std::vector<std::string> LastLines(const std::vector<std::string>& evidence) {
   size_t room = kMaxEvidenceBytes;
   for (size_t i = evidence.size(); i > 0 && kept.size() < kMaxEvidenceLines;
        --i) {
-    std::string line = Escape(evidence[i - 1]);
+    std::string line = ipc::Escape(evidence[i - 1]);
     if (line.size() > room) {
       if (!kept.empty()) break;
       // Not within a character.

@@ -18,11 +18,11 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "asio/post.hpp"
+#include "ipc/escape.h"
 #include "ipc/names.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/policy.pb.h"
-#include "service/core/escape.h"
 #include "service/host/version_command.h"
 
 namespace zcbroker::service {
@@ -150,8 +150,8 @@ std::string FindOnPath(const std::string& path, const char* program) {
 
 v1::Problem ProblemAt(absl::string_view where, absl::string_view what) {
   v1::Problem problem;
-  problem.set_where(Escape(where));
-  problem.set_what(Escape(what));
+  problem.set_where(ipc::Escape(where));
+  problem.set_what(ipc::Escape(what));
   return problem;
 }
 

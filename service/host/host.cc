@@ -20,6 +20,7 @@
 #include "asio/post.hpp"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
+#include "ipc/escape.h"
 #include "ipc/listener.h"
 #include "ipc/process.h"
 #include "ipc/route_info.h"
@@ -31,7 +32,6 @@
 #include "proto/zcbroker/v1/times.h"
 #include "proto/zcbroker/version.h"
 #include "service/core/definition.h"
-#include "service/core/escape.h"
 #include "service/core/trace_context.h"
 #include "service/host/descriptors.h"
 #include "service/host/journal.h"
@@ -116,7 +116,7 @@ v1::Event EventAbout(v1::EventKind kind, const std::string& service,
 void SetEvidence(const std::vector<std::string>& lines, v1::Event* event) {
   const size_t first = lines.size() - std::min(lines.size(), kMaxEvidenceLines);
   for (size_t i = first; i < lines.size(); ++i) {
-    event->add_evidence(Escape(lines[i]));
+    event->add_evidence(ipc::Escape(lines[i]));
   }
 }
 
@@ -1214,9 +1214,9 @@ void Host::ReportBackend(v1::ReportBackendRequest report,
     if (report.reason().size() > kMaxReasonBytes) {
       report.mutable_reason()->resize(kMaxReasonBytes);
     }
-    LogDebug(absl::StrCat("reported: ", Escape(report.service()), " ",
-                          Escape(report.version()), ", process ", report.pid(),
-                          ": ", Escape(report.reason())));
+    LogDebug(absl::StrCat("reported: ", ipc::Escape(report.service()), " ",
+                          ipc::Escape(report.version()), ", process ",
+                          report.pid(), ": ", ipc::Escape(report.reason())));
     Machine* its = &machine_;
     for (const auto& other : other_worlds_.all()) {
       if (other->machine.Knows(report)) its = &other->machine;

@@ -11,9 +11,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/escape.h"
 #include "ipc/status_macros.h"
 #include "ipc/zccache_rules.h"
-#include "service/core/escape.h"
 #include "service/core/world.h"
 #include "service/host/log.h"
 #include "service/host/worlds.h"
@@ -93,8 +93,8 @@ absl::StatusOr<OtherWorld*> OtherWorlds::Open(const v1::World& asked) {
   ZCB_ASSIGN_OR_RETURN(ipc::RuntimeDir runtime, own_.runtime->OpenOrCreateWorld(
                                                     surroundings.other_world));
   LogInfo(absl::StrCat("serving another world: cache directory ",
-                       Escape(world.cache_root()), ", namespace ",
-                       Escape(world.daemon_namespace())));
+                       ipc::Escape(world.cache_root()), ", namespace ",
+                       ipc::Escape(world.daemon_namespace())));
   counters_->Add("worlds_opened");
   all_.push_back(std::make_unique<OtherWorld>(
       ++opened_, std::move(surroundings), std::move(runtime), limits_,

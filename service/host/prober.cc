@@ -58,15 +58,6 @@ bool HasEnded(const ipc::UniqueFd& connection) {
   return poll(&look, 1, 0) != 0;
 }
 
-// By the name of its program, whatever was installed there since.
-bool IsBroker(int pid) {
-  const absl::StatusOr<std::string> path = ipc::ExecutablePath(pid);
-  if (!path.ok()) return false;
-  absl::string_view program = *path;
-  absl::ConsumeSuffix(&program, " (deleted)");
-  return absl::EndsWith(program, "/zcbrokerd");
-}
-
 class Operation : public std::enable_shared_from_this<Operation> {
  public:
   Operation(asio::io_context& loop, v1::Probe probe,
@@ -118,7 +109,8 @@ class Operation : public std::enable_shared_from_this<Operation> {
           ", which listened there, has ended, and another has its socket"));
     }
     if (!process.ok()) return process.status();
-    if (peer->pid != getpid() && IsBroker(peer->pid)) {
+    const absl::StatusOr<std::string> program = ipc::ProgramName(peer->pid);
+    if (peer->pid != getpid() && program.ok() && *program == "zcbrokerd") {
       return absl::AlreadyExistsError(absl::StrCat(
           "another broker of yours, process ", peer->pid,
           ", has that name; end it with its own XDG_RUNTIME_DIR: zcbroker "

@@ -7,19 +7,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/exec_words.h"
 #include "service/host/descriptors.h"
 
 namespace zcbroker::service {
 namespace {
-
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& s : strings) {
-    pointers.push_back(const_cast<char*>(s.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
 
 class FileActions {
  public:
@@ -73,8 +65,8 @@ class Attributes {
 absl::StatusOr<pid_t> Spawn(const SpawnRequest& request) {
   const FileActions actions(request);
   const Attributes attributes;
-  const std::vector<char*> argv = Pointers(request.argv);
-  const std::vector<char*> env = Pointers(request.env);
+  const std::vector<char*> argv = ipc::ExecWords(request.argv);
+  const std::vector<char*> env = ipc::ExecWords(request.env);
   pid_t pid = -1;
   const int error = posix_spawn(&pid, request.binary.c_str(), actions.get(),
                                 attributes.get(), argv.data(), env.data());

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "ipc/exec_words.h"
 #include "ipc/keeper_channel.h"
 #include "ipc/status_macros.h"
 
@@ -21,15 +22,6 @@ namespace {
 constexpr int kChannelNumber = 3;
 // Held and never used: its backends do not inherit it, so it ends with it.
 constexpr int kLifelineNumber = 4;
-
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& s : strings) {
-    pointers.push_back(const_cast<char*>(s.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
 
 std::vector<std::string> BrokerEnvironment() {
   const std::string channel = absl::StrCat(ipc::kKeeperFdVariable, "=");
@@ -91,9 +83,9 @@ absl::StatusOr<pid_t> StartBroker(const std::string& program,
   std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, program.c_str(), &actions, &attributes,
-                  Pointers(words).data(), Pointers(BrokerEnvironment()).data());
+  const int error = posix_spawn(&pid, program.c_str(), &actions, &attributes,
+                                ipc::ExecWords(words).data(),
+                                ipc::ExecWords(BrokerEnvironment()).data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) {

@@ -736,7 +736,7 @@ TEST_F(LogLinesTest, NoTerminalObeysThem) {
       {"a\rb\tc\x7f", "a\\x0db\tc\\x7f"},
       {"\xc2\x9b"
        "2J\xc3\xa9",
-       "\\x9b2J\xc3\xa9"},
+       "\\xc2\\x9b2J\xc3\xa9"},
       {"\x1b[31", ""},
   };
   for (const auto& row : kRows) {

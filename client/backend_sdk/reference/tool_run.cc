@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "ipc/exec_words.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 
@@ -102,15 +103,6 @@ std::string Lookup(const ToolCommand& command,
   return absl::StrCat("/nonexistent/", command.tool);
 }
 
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& text : strings) {
-    pointers.push_back(const_cast<char*>(text.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
 // posix_spawn's two opaque arguments, given back when the object ends.
 class SpawnSetup {
  public:
@@ -152,9 +144,9 @@ absl::StatusOr<pid_t> Spawn(const ToolCommand& command, const UniqueFd& in,
                            POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 
   pid_t pid;
-  const int error =
-      posix_spawn(&pid, file.c_str(), &setup.actions, &setup.attributes,
-                  Pointers(argv).data(), Pointers(environment).data());
+  const int error = posix_spawn(&pid, file.c_str(), &setup.actions,
+                                &setup.attributes, ipc::ExecWords(argv).data(),
+                                ipc::ExecWords(environment).data());
   if (error == 0) return pid;
   return absl::ErrnoToStatus(
       error, absl::StrCat("run ", command.tool, " in ", command.cwd));

@@ -1,11 +1,11 @@
-#include "service/core/escape.h"
+#include "ipc/escape.h"
 
 #include <string>
 
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 
-namespace zcbroker::service {
+namespace zcbroker::ipc {
 namespace {
 
 TEST(EscapeTest, LeavesTextAndShowsTheRest) {
@@ -16,6 +16,7 @@ TEST(EscapeTest, LeavesTextAndShowsTheRest) {
       {"", ""},
       {"no field named \"pth\" in C:\\x", "no field named \"pth\" in C:\\x"},
       {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
+      {"\xc2\x9b\x32J\xc2\xa0\xc2\x80", "\\xc2\\x9b\x32J\xc2\xa0\\xc2\\x80"},
       {"gr\xfc\xdf", "gr\\xfc\\xdf"},
       {"gr\xc3\xbc\xff", "gr\\xc3\\xbc\\xff"},
       {"\x1b[2J\t\x7f", "\\x1b[2J\\x09\\x7f"},
@@ -25,4 +26,4 @@ TEST(EscapeTest, LeavesTextAndShowsTheRest) {
 }
 
 }  // namespace
-}  // namespace zcbroker::service
+}  // namespace zcbroker::ipc
