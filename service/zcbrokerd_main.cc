@@ -141,12 +141,6 @@ HostOptions MakeOptions(const Flags& flags, const ipc::RuntimeDir& runtime) {
                    "/zcbroker/log");
   options.world = OwnWorld(ipc::HostEnvironment(), options.surroundings.cwd);
   options.definitions = Sources(flags, options.surroundings.environment);
-  for (const std::string& passed_over : runtime.passed_over()) {
-    v1::Problem problem;
-    problem.set_where("runtime directory");
-    problem.set_what(passed_over);
-    options.problems.push_back(std::move(problem));
-  }
   return options;
 }
 
@@ -222,8 +216,9 @@ std::unique_ptr<MetricsListener> ServeMetrics(const Flags& flags,
         });
       });
   if (!listener.ok()) {
-    LogError(absl::StrCat("no metrics over HTTP: ",
-                          std::string(listener.status().message())));
+    host.AddProblem("--metrics-port",
+                    absl::StrCat("no metrics over HTTP: ",
+                                 std::string(listener.status().message())));
     return nullptr;
   }
   LogInfo(absl::StrCat("metrics at http://127.0.0.1:", (*listener)->port(),
@@ -293,12 +288,6 @@ int Serve(const Flags& flags) {
   if (!names.published().empty()) {
     options.framed_endpoint = names.published().front();
   }
-  for (const v1::Problem& problem : names.problems()) {
-    options.problems.push_back(problem);
-  }
-  for (const v1::Problem& problem : options.problems) {
-    LogWarning(absl::StrCat(problem.where(), ": ", problem.what()));
-  }
 
   // One thread runs it; others only post.
   asio::io_context loop(1);
@@ -316,6 +305,12 @@ int Serve(const Flags& flags) {
       options.definitions.upstream_dir,
       std::getenv("RUNNING_PROCESS_SERVICE_DEF_DIR") != nullptr};
   Host host(loop, reaper, *keeper, std::move(options), std::move(held_by_path));
+  for (const std::string& passed_over : runtime->passed_over()) {
+    host.AddProblem("runtime directory", passed_over);
+  }
+  for (const v1::Problem& problem : names.problems()) {
+    host.AddProblem(problem.where(), problem.what());
+  }
   FramedAdapter framed(host, WorldOfProcess, std::move(upstream_dir));
   OnDemandServer rpc(host,
                      [] { return RoomForDescriptors(kDescriptorsOfStart); });

@@ -27,6 +27,7 @@
 #include "client/cli/verbs.h"
 #include "client/fallback.h"
 #include "google/protobuf/util/json_util.h"
+#include "ipc/deadline.h"
 #include "ipc/environment.h"
 #include "ipc/names.h"
 #include "ipc/status_macros.h"
@@ -37,6 +38,8 @@ namespace {
 // Beyond what the broker waits for backends that take their time to end.
 constexpr absl::Duration kDownPatience = absl::Seconds(70);
 constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
+// A keeper takes 10 s to find that nobody is served, and to start another.
+constexpr absl::Duration kMutePatience = absl::Seconds(15);
 
 void PrintServices(
     const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services) {
@@ -411,9 +414,24 @@ int Up(Format format, const UpOptions& options) {
   return ReportUp(format, *report);
 }
 
+// Waits while a broker gives no sign of life: its keeper replaces it, or it was
+// only stopped for a while.
+absl::StatusOr<std::unique_ptr<AdminClient>> ConnectOnceNotMute() {
+  const ipc::Deadline deadline = ipc::Deadline::After(kMutePatience);
+  const Progress progress("waiting for a broker that gives no sign of life");
+  for (;;) {
+    auto admin = AdminClient::Connect(ipc::HostEnvironment());
+    if (admin.ok() || deadline.Expired() ||
+        client::FallbackReasonOf(admin.status()) !=
+            client::FallbackReason::kBrokerMute) {
+      return admin;
+    }
+  }
+}
+
 int Down(Format format, bool stop_backends) {
   DownReport report;
-  auto admin = AdminClient::Connect(ipc::HostEnvironment());
+  auto admin = ConnectOnceNotMute();
   if (!admin.ok() && !NoBrokerRuns(admin.status())) {
     return PrintFailure(format, admin.status());
   }

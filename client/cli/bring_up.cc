@@ -3,8 +3,10 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -43,6 +45,17 @@ struct CommandWords {
   std::vector<std::string> arguments;
 };
 
+// Read once it is there; but maybe another was meant.
+void TellOfNoDirectory(const std::string& config_dir) {
+  const std::string services = absl::StrCat(config_dir, "/services");
+  std::error_code error;
+  if (std::filesystem::is_directory(services, error)) return;
+  fprintf(stderr,
+          "zcbroker: --config-dir: there is no directory %s; definitions are "
+          "read once it is there\n",
+          services.c_str());
+}
+
 // zcbrokerd under its keeper; alone where there is no keeper to be found.
 absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
   ZCB_ASSIGN_OR_RETURN(std::string broker, FindBrokerProgram());
@@ -59,8 +72,9 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
     words.program = std::move(broker);
   }
   if (!options.config_dir.empty()) {
-    words.arguments.insert(words.arguments.end(),
-                           {"--config-dir", options.config_dir});
+    const std::string directory = std::filesystem::absolute(options.config_dir);
+    TellOfNoDirectory(directory);
+    words.arguments.insert(words.arguments.end(), {"--config-dir", directory});
   }
   if (options.allow_root) words.arguments.emplace_back("--allow-root");
   if (options.no_claim) words.arguments.emplace_back("--no-claim");

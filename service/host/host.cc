@@ -723,6 +723,13 @@ void Host::OnStopped(std::function<void()> stopped) {
   stopped_ = std::move(stopped);
 }
 
+void Host::AddProblem(absl::string_view where, absl::string_view what) {
+  v1::Problem& problem = problems_.emplace_back();
+  problem.set_where(ipc::Escape(where));
+  problem.set_what(ipc::Escape(what));
+  LogWarning(absl::StrCat(problem.where(), ": ", problem.what()));
+}
+
 void Host::SetConnectionCounter(std::function<size_t()> connections) {
   connections_ = std::move(connections);
 }
@@ -1431,7 +1438,7 @@ void Host::GetStatus(std::function<void(v1::GetStatusResponse)> done) {
     for (const auto& [name, count] : counters_.Snapshot()) {
       (*status.mutable_counters())[name] = count;
     }
-    for (const v1::Problem& problem : options_.problems) {
+    for (const v1::Problem& problem : problems_) {
       *status.add_problems() = problem;
     }
     for (const v1::Problem& problem : names_->problems()) {

@@ -15,6 +15,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "asio/io_context.hpp"
 #include "asio/steady_timer.hpp"
@@ -48,7 +49,6 @@ struct HostOptions {
   // For GetStatus.
   std::string endpoint;
   std::string framed_endpoint;
-  std::vector<v1::Problem> problems;
   // Whose connections are taken at public names.
   uint32_t served_uid = 0;
   // Listen at services' direct endpoints where their definitions say so.
@@ -101,6 +101,9 @@ class Host : public BrokerPort, private RelayPort {
   void EndStreams();
   // Has a process a gRPC connection to the broker? Called on the loop.
   void SetConnectedCheck(std::function<bool(int pid)> is_connected);
+  // What GetStatus says is wrong, beside definitions and names, for as long as
+  // this runs. It is logged.
+  void AddProblem(absl::string_view where, absl::string_view what);
   // Connections open now, for GetStatus.
   void SetConnectionCounter(std::function<size_t()> connections);
   // Called on the loop when definitions and policy were read: what the policy
@@ -234,6 +237,7 @@ class Host : public BrokerPort, private RelayPort {
   asio::io_context& loop_;
   Reaper& reaper_;
   const HostOptions options_;
+  std::vector<v1::Problem> problems_;
   const Surroundings surroundings_;
   const absl::Time started_at_;
   const Time started_;

@@ -405,6 +405,33 @@ TEST_F(CliTest, UpStartsOneBrokerAndDownEndsIt) {
   EXPECT_FALSE(At(Json({"down"}), "stopped").bool_value());
 }
 
+TEST_F(CliTest, DownWaitsUntilAMuteBrokerIsReplacedAndEndsThatOne) {
+  const Struct up = Json({"up", "--allow-root"});
+  const auto mute = static_cast<pid_t>(At(up, "pid").number_value());
+  const auto keeper = static_cast<pid_t>(At(up, "keeper_pid").number_value());
+  StopWhole(mute);
+  const Struct down = Json({"down"});
+  EXPECT_TRUE(At(down, "stopped").bool_value());
+  EXPECT_NE(At(down, "pid").number_value(), mute);
+  EXPECT_FALSE(IsRunning(mute));
+  EXPECT_FALSE(IsRunning(keeper));
+}
+
+TEST_F(CliTest, UpTellsOfADirectoryThatIsNotThereYet) {
+  const Finished up = Cli({"up", "--allow-root", "--config-dir", "other"});
+  EXPECT_EQ(up.status, 0) << up.err;
+  EXPECT_TRUE(absl::StrContains(
+      up.err, absl::StrCat("--config-dir: there is no directory ",
+                           home_.Entry("work/other/services"))))
+      << up.err;
+  // They are read once they are there.
+  ASSERT_EQ(Cli({"service", "add", "late", "--config-dir", "other", "--binary",
+                 BackendProgram(), "--version", "1.0.0"})
+                .status,
+            0);
+  EXPECT_EQ(Cli({"route", "late", "9.9.9"}).status, 5);
+}
+
 TEST_F(CliTest, UpSaysWhyABrokerDoesNotStart) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
   for (int i = 0; i < 2; ++i) {

@@ -2,6 +2,7 @@
 the machine can do there."""
 
 import http.client
+import json
 import os
 import resource
 import select
@@ -149,6 +150,9 @@ class MetricsListener(unittest.TestCase):
             self.start()
             self.assertEqual(self.home.cli("route", "zccache", "1.11.22").returncode, 0)
             self.assertIn("no metrics over HTTP", self.home.broker_log())
+            problems = json.loads(self.home.cli("status", "--json").stdout)["broker"]["problems"]
+            self.assertEqual([problem["where"] for problem in problems], ["--metrics-port"])
+            self.assertIn("already in use", problems[0]["what"])
 
     def test_an_upgrade_keeps_it(self):
         self.home.start_kept_broker("--metrics-port", str(self.port))
