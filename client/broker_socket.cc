@@ -53,7 +53,10 @@ absl::StatusOr<ipc::Endpoint> FindBroker(
   if (!dir.ok()) return Unusable(dir.status());
   absl::StatusOr<ipc::Endpoint> broker =
       ipc::Endpoint::Parse(dir->broker_socket());
-  if (!broker.ok()) return Unusable(broker.status());
+  if (!broker.ok()) {
+    return Unusable(ipc::Annotate(broker.status(),
+                                  "the runtime directory is too long a path"));
+  }
   return broker;
 }
 

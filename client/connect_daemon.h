@@ -45,8 +45,8 @@
 namespace zcbroker::client {
 
 // Makes the negotiator for row 3, and only then: finding the broker reads the
-// environment. GrpcBroker() and FramedBroker() are the two there are. Errors
-// carry a FallbackReason.
+// environment. GrpcBroker(), FramedBroker() and SharedFramedBroker() are those
+// there are. Errors carry a FallbackReason.
 using NegotiatorFactory =
     std::function<absl::StatusOr<std::unique_ptr<BrokerNegotiator>>(
         const ipc::EnvironmentLookup& environment)>;

@@ -45,8 +45,9 @@ absl::StatusOr<Endpoint> Endpoint::Parse(absl::string_view text, Os os) {
   }
   const std::size_t limit = MaxSocketPathBytes(os);
   if (path.size() > limit) {
-    return Bad(text, absl::StrCat("is ", path.size(), " bytes long; sockets ",
-                                  "here allow ", limit));
+    return Bad(text,
+               absl::StrCat("is ", path.size(), " bytes long; sockets ",
+                            "here allow ", limit, "; use a shorter directory"));
   }
   return Endpoint(std::move(path));
 }

@@ -9,7 +9,7 @@
 // symbolic links; each is opened relative to the one above it, so what was
 // checked is what is used. The broker writes, everybody of the user reads.
 // All functions are thread-safe; two writers of one file end with one of both.
-// Source: docs/protocol.md, "Named routes".
+// Source: docs/protocol.md, "Public names".
 #ifndef ZCBROKER_IPC_ROUTE_INFO_H_
 #define ZCBROKER_IPC_ROUTE_INFO_H_
 

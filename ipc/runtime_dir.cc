@@ -56,13 +56,19 @@ absl::StatusOr<Base> OpenBase(const RuntimeDirInputs& inputs, bool create,
     }
   }
   candidates.push_back(absl::StrCat(inputs.run_user_root, "/", inputs.euid));
+  bool absent = false;
   for (std::string& path : candidates) {
     absl::StatusOr<UniqueFd> fd = OpenPrivateDir(path, inputs.euid);
     if (fd.ok()) return Base{std::move(path), *std::move(fd)};
+    absent = absl::IsNotFound(fd.status());
     passed_over.emplace_back(fd.status().message());
   }
   absl::StatusOr<Base> base = OpenTmpBase(inputs, create);
-  if (base.ok()) return base;
+  if (base.ok()) {
+    // Nobody made the usual one, as in a container: nothing is wrong with it.
+    if (absent) passed_over.pop_back();
+    return base;
+  }
   return absl::Status(
       base.status().code(),
       absl::StrCat("no runtime directory: ", absl::StrJoin(passed_over, "; "),

@@ -72,7 +72,8 @@ class RuntimeDir {
   std::string Entry(absl::string_view leaf) const;
 
   // Better places that were passed over, each with its reason and what to do
-  // about it; for the broker to report.
+  // about it; for the broker to report. Where /run/user has none for us, that
+  // is no such place.
   const std::vector<std::string>& passed_over() const { return passed_over_; }
 
  private:

@@ -8,11 +8,16 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/testing/scoped_runtime_dir.h"
 
 namespace zcbroker::ipc {
 namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class RuntimeDirTest : public testing::Test {
  protected:
@@ -95,8 +100,11 @@ TEST_F(RuntimeDirTest, PassesOverAnUnusableXdgRuntimeDirAndSaysWhy) {
 
 TEST_F(RuntimeDirTest, FallsBackToRunUserThenTmp) {
   EXPECT_EQ(Chosen(), Tmp());
+  EXPECT_THAT(RuntimeDir::Find(inputs_)->passed_over(), IsEmpty());
   Make(RunUser(), 0750);
   EXPECT_EQ(Chosen(), Tmp());
+  EXPECT_THAT(RuntimeDir::Find(inputs_)->passed_over(),
+              ElementsAre(HasSubstr("0750")));
   ASSERT_EQ(chmod(dir_.Entry(RunUser()).c_str(), 0700), 0);
   EXPECT_EQ(Chosen(), RunUser());
 }

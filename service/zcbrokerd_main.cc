@@ -432,23 +432,27 @@ int Main(int argc, char** argv) {
   Flags flags;
   app.add_option("--config-dir", flags.config_dir,
                  "where services/<name>.textproto are read from "
-                 "(default: $XDG_CONFIG_HOME/zcbroker)");
+                 "(default: $XDG_CONFIG_HOME/zcbroker)")
+      ->type_name("DIR");
   app.add_option("--policy-file", flags.policy_file,
                  "the managed policy, which may then be yours instead of "
-                 "root's (default: /etc/zcbroker/policy.textproto)");
-  app.add_option("--log-level", flags.log_level,
-                 "debug, info, warning or error")
+                 "root's (default: /etc/zcbroker/policy.textproto)")
+      ->type_name("FILE");
+  app.add_option("--log-level", flags.log_level, "the least that is logged")
+      ->type_name("")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
   app.add_option("--log-format", flags.log_format,
                  "text, json, or auto: entries with fields for systemd's "
                  "journal, text on a terminal, else json")
+      ->type_name("")
       ->check(CLI::IsMember({"auto", "text", "json"}))
       ->capture_default_str();
   app.add_option("--metrics-port", flags.metrics_port,
                  "serve http://127.0.0.1:PORT/metrics, which every user of "
                  "this machine can read (default: not)")
-      ->check(CLI::Range(1, 65535));
+      ->type_name("PORT")
+      ->check(CLI::Range(1, 65535).description(""));
   app.add_flag("--allow-root", flags.allow_root,
                "serve root too; a broker runs programs its user named, and "
                "root has no need of one");

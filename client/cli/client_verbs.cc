@@ -164,12 +164,7 @@ std::string Resolve(const std::string& program) {
 absl::StatusOr<std::string> NewestVersion(const std::string& service) {
   ZCB_ASSIGN_OR_RETURN(const v1::ReloadDefinitionsResponse definitions,
                        CheckDefinitions(ConfigDirectory("")));
-  for (const v1::ServiceSummary& known : definitions.services()) {
-    if (known.name() == service && !known.versions().empty()) {
-      return known.versions(0);
-    }
-  }
-  return absl::NotFoundError(NoVersionOf(service));
+  return NewestOf(definitions.services(), service);
 }
 
 void Copy(const std::string& bytes, FILE* to) {
@@ -251,7 +246,10 @@ int Ping(Format format, const Target& target, const RouteOptions& options,
   std::vector<double> sorted(report.milliseconds().begin(),
                              report.milliseconds().end());
   std::sort(sorted.begin(), sorted.end());
-  report.set_median_milliseconds(sorted[sorted.size() / 2]);
+  const std::size_t half = sorted.size() / 2;
+  report.set_median_milliseconds(sorted.size() % 2 == 1
+                                     ? sorted[half]
+                                     : (sorted[half - 1] + sorted[half]) / 2);
   if (format == Format::kJson) {
     PrintJson(report);
   } else {

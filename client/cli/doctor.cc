@@ -110,12 +110,16 @@ class Physician {
   void LookAtEnvironment() {
     constexpr char kName[] = "environment";
     const std::size_t before = report_.checks_size();
-    for (const char* name : {"RUNNING_PROCESS_DISABLE", "ZCCACHE_DISABLE"}) {
-      if (!Variable(name).empty() && Variable(name) != "0") {
-        Warn(kName, absl::StrCat(name, " is '", Variable(name),
-                                 "': clients here go past the broker; unset "
-                                 "it"));
-      }
+    if (Variable("RUNNING_PROCESS_DISABLE") == "1") {
+      Warn(kName,
+           "RUNNING_PROCESS_DISABLE is '1': clients here go past the broker; "
+           "unset it");
+    }
+    const std::string without_cache = Variable("ZCCACHE_DISABLE");
+    if (without_cache == "1" || absl::EqualsIgnoreCase(without_cache, "true")) {
+      Warn(kName, absl::StrCat("ZCCACHE_DISABLE is '", without_cache,
+                               "': zcb runs the compiler itself here; unset "
+                               "it"));
     }
     if (!Variable("RUNNING_PROCESS_FAKE_BACKEND").empty()) {
       Warn(kName,
@@ -258,10 +262,7 @@ class Physician {
     const std::vector<std::string> versions(service.versions().begin(),
                                             service.versions().end());
     if (versions.empty()) {
-      Fail(kName, absl::StrCat(
-                      service.name(), ": no usable binary (", service.source(),
-                      "); put its daemon on PATH, or: zcbroker service add ",
-                      service.name(), " --binary PATH"));
+      Fail(kName, NoBinaryOf(service));
       return;
     }
     const std::string installed =
@@ -351,8 +352,12 @@ class Physician {
                                  "its process, its keeper starts "
                                  "another"));
         return;
-      default:
-        Fail(kName, seen);
+      default: {
+        const auto there = TryConnect(dir_->broker_socket());
+        Fail(kName, there.ok() ? absl::StrCat(seen, "; ", WhoListens(*there),
+                                              ": end it, then: ", UpCommand())
+                               : seen);
+      }
     }
   }
 

@@ -1,5 +1,5 @@
 // The exit statuses of `zcbroker` (docs/cli.md). Refusals of a broker have
-// those of the refusal table, 2 and 4 to 13.
+// those of the refusal table, 2 and 4 to 15.
 #ifndef ZCBROKER_CLIENT_CLI_EXIT_STATUS_H_
 #define ZCBROKER_CLIENT_CLI_EXIT_STATUS_H_
 

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
@@ -168,7 +169,11 @@ class Explanation {
                              : FallbackReason::kBrokerUnreachable;
       return outcome;
     }
-    Note("runtime directory", kYes, dir_->path());
+    Note("runtime directory", kYes,
+         dir_->passed_over().empty()
+             ? dir_->path()
+             : absl::StrCat(dir_->path(), "; passed over: ",
+                            absl::StrJoin(dir_->passed_over(), "; ")));
     if (const auto endpoint = LookAtRouteInfo(); endpoint.has_value()) {
       Note("broker", kPassedOver, "the route info leads past it");
       outcome.endpoint = *endpoint;

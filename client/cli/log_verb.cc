@@ -261,10 +261,11 @@ int PrintLines(Format format, const Target& target,
 int Logs(Format format, const Target& target, const LogOptions& options) {
   const std::vector<LogFile> logs = LogsOf(target);
   if (logs.empty()) {
-    return PrintFailure(format, absl::NotFoundError(absl::StrCat(
-                                    "no log of ", target.service,
-                                    target.version.empty() ? "" : " ",
-                                    target.version, " in ", LogDirectory())));
+    return PrintFailure(
+        format, absl::NotFoundError(absl::StrCat(
+                    "no log of ", target.service,
+                    target.version.empty() ? "" : " ", target.version, " in ",
+                    LogDirectory(), "; services: zcbroker service list")));
   }
   return PrintLines(format, target, logs, options);
 }

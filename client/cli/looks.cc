@@ -1,5 +1,6 @@
 #include "client/cli/looks.h"
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "client/cli/output.h"
@@ -20,6 +21,25 @@ std::string NoVersionOf(const std::string& service) {
       service == "zccache" ? "there is no zccache-daemon on PATH, and " : "",
       "no definition names ", service, "; add one: zcbroker service add ",
       service, " --binary PATH");
+}
+
+std::string NoBinaryOf(const v1::ServiceSummary& service) {
+  return absl::StrCat(service.name(), ": no usable binary (", service.source(),
+                      "); put its daemon on PATH, or: zcbroker service add ",
+                      service.name(), " --binary PATH");
+}
+
+absl::StatusOr<std::string> NewestOf(
+    const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services,
+    const std::string& service) {
+  for (const v1::ServiceSummary& known : services) {
+    if (known.name() != service) continue;
+    if (known.versions().empty()) {
+      return absl::NotFoundError(NoBinaryOf(known));
+    }
+    return known.versions(0);
+  }
+  return absl::NotFoundError(NoVersionOf(service));
 }
 
 absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path) {

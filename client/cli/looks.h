@@ -7,13 +7,22 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "google/protobuf/repeated_field.h"
 #include "ipc/runtime_dir.h"
 #include "ipc/unique_fd.h"
+#include "proto/zcbroker/v1/admin.pb.h"
 
 namespace zcbroker::cli {
 
-// That there is none, and what to do about it.
+// What to do where no definition has it, or one has no version that is there.
 std::string NoVersionOf(const std::string& service);
+std::string NoBinaryOf(const v1::ServiceSummary& service);
+
+// The newest version of `service` that is installed. kNotFound, with one of the
+// two texts, where none is.
+absl::StatusOr<std::string> NewestOf(
+    const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services,
+    const std::string& service);
 
 // How long a look waits for somebody to answer.
 inline constexpr absl::Duration kLookPatience = absl::Milliseconds(500);

@@ -18,7 +18,9 @@
 #include "client/fallback.h"
 #include "client/grpc_negotiator.h"
 #include "google/protobuf/util/json_util.h"
+#include "ipc/environment.h"
 #include "ipc/escape.h"
+#include "ipc/runtime_dir.h"
 #include "proto/zcbroker/v1/refusals.h"
 
 namespace zcbroker::cli {
@@ -63,6 +65,32 @@ std::string Parts(absl::string_view text) {
 // semicolons and commas. A word of it is not enough.
 bool Says(absl::string_view sentence, absl::string_view line) {
   return absl::StrContains(Parts(sentence), Parts(line));
+}
+
+// What to do where no broker answered as one does. One that is mute is not
+// helped by another, and where the place cannot be used the message says what
+// to mend.
+void PrintWayOut(client::FallbackReason reason) {
+  switch (reason) {
+    case client::FallbackReason::kBrokerMute:
+    case client::FallbackReason::kBrokerUnreachable:
+      return;
+    case client::FallbackReason::kBrokerMissing:
+    case client::FallbackReason::kBrokerRefused: {
+      const auto dir = ipc::RuntimeDir::Find(
+          ipc::HostRuntimeDirInputs(ipc::HostEnvironment()));
+      if (dir.ok()) {
+        for (const std::string& why : dir->passed_over()) {
+          fprintf(stderr, "  passed over: %s\n", ForTerminal(why).c_str());
+        }
+      }
+      fprintf(stderr, "  start one with: zcbroker up%s\n",
+              geteuid() == 0 ? " --allow-root" : "");
+      return;
+    }
+    default:
+      fprintf(stderr, "  what is wrong there: zcbroker doctor\n");
+  }
 }
 
 bool CarriesReason(const absl::Status& status) {
@@ -124,14 +152,7 @@ int PrintFailure(Format format, const absl::Status& status) {
               Spell(absl::Milliseconds(detail->retry_after_ms())).c_str());
     }
   }
-  // One that is there and mute is not helped by another, and where the place
-  // cannot be used the message says what to mend.
-  if (exit_status == kExitNoBroker &&
-      reason != client::FallbackReason::kBrokerMute &&
-      reason != client::FallbackReason::kBrokerUnreachable) {
-    fprintf(stderr, "  start one with: zcbroker up%s\n",
-            geteuid() == 0 ? " --allow-root" : "");
-  }
+  if (exit_status == kExitNoBroker) PrintWayOut(reason);
   return exit_status;
 }
 

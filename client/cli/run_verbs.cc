@@ -49,30 +49,16 @@ constexpr char kEndpointVariable[] = "ZCCACHE_ENDPOINT";
 constexpr char kPatienceVariable[] = "ZCCACHE_STATUS_PROBE_TIMEOUT_SECS";
 constexpr char kPatience[] = "30";
 
-// Empty where there is none.
-std::string NewestOf(
-    const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services,
-    const std::string& service) {
-  for (const v1::ServiceSummary& known : services) {
-    if (known.name() == service && !known.versions().empty()) {
-      return known.versions(0);
-    }
-  }
-  return "";
-}
-
 absl::StatusOr<std::string> NewestVersion(const std::string& service) {
   ZCB_ASSIGN_OR_RETURN(const auto admin,
                        AdminClient::Connect(ipc::HostEnvironment()));
   ZCB_ASSIGN_OR_RETURN(const auto status, admin->GetStatus());
-  std::string newest = NewestOf(status.services(), service);
-  if (!newest.empty()) return newest;
+  absl::StatusOr<std::string> newest = NewestOf(status.services(), service);
+  if (newest.ok()) return newest;
   // A broker is ready before it has read its definitions, and reads them again
   // for a service that it does not know.
   ZCB_ASSIGN_OR_RETURN(const auto read, admin->ReloadDefinitions());
-  newest = NewestOf(read.services(), service);
-  if (!newest.empty()) return newest;
-  return absl::NotFoundError(NoVersionOf(service));
+  return NewestOf(read.services(), service);
 }
 
 // The name that leads to the backend for as long as there is a broker; else,
@@ -101,7 +87,7 @@ absl::StatusOr<EnvReport> Prepare(const RunOptions& options) {
   ZCB_ASSIGN_OR_RETURN(const client::BackendRoute route,
                        client::GrpcNegotiator(broker).Negotiate(
                            OwnRequest(options.target.service, version)));
-  if (route.lanes.empty()) {
+  if (route.lanes == std::vector<ipc::WireLane>{ipc::WireLane::kOpaque}) {
     return absl::InvalidArgumentError(absl::StrCat(
         "exec and env lead clients of zccache; those of ",
         options.target.service, " are led by a variable of their own, to ",

@@ -26,6 +26,8 @@ constexpr char kExitStatuses[] =
     "your broker; 13 no common\nlane. `compile` and `exec` exit as their "
     "command did.";
 
+constexpr char kVerbs[] = "Commands";
+
 // Everything a command line can say. Verbs read what concerns them.
 struct CommandLine {
   bool json = false;
@@ -53,19 +55,37 @@ struct CommandLine {
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
 
+// A whole number from `least` to `most`; the option's description says which.
+CLI::Validator Within(int least, int most) {
+  return CLI::Range(least, most).description("");
+}
+
 // Declares a verb; `run` is what it does.
 CLI::App* AddVerb(CLI::App& app, const char* name, const char* description,
                   std::function<int()>& chosen, std::function<int()> run) {
-  CLI::App* verb = app.add_subcommand(name, description);
+  CLI::App* verb = app.add_subcommand(name, description)->group(kVerbs);
   verb->callback([&chosen, run = std::move(run)] { chosen = run; });
   return verb;
 }
 
 void AddTarget(CLI::App* verb, Target& target) {
   verb->add_option("SERVICE", target.service, "for example zccache")
+      ->type_name("")
       ->required();
   verb->add_option("VERSION", target.version, "exactly, for example 1.11.22")
+      ->type_name("")
       ->required();
+}
+
+// Where a command line is about one service, which mostly is zccache.
+void AddWanted(CLI::App* verb, Target& target, const char* whose,
+               const std::string& by_default) {
+  verb->add_option("--service", target.service, whose)
+      ->type_name("NAME")
+      ->capture_default_str();
+  verb->add_option("--wanted", target.version,
+                   "its version (default: " + by_default + ")")
+      ->type_name("VERSION");
 }
 
 void AddJson(CLI::App* verb, bool& json) {
@@ -78,7 +98,8 @@ void AddJsonLines(CLI::App* verb, bool& json) {
 
 void AddConfigDir(CLI::App* verb, std::string& config_dir) {
   verb->add_option("--config-dir", config_dir,
-                   "holds services/ (default: $XDG_CONFIG_HOME/zcbroker)");
+                   "holds services/ (default: $XDG_CONFIG_HOME/zcbroker)")
+      ->type_name("DIR");
 }
 
 void AddClientVerbs(CLI::App& app, CommandLine& line,
@@ -97,11 +118,13 @@ void AddClientVerbs(CLI::App& app, CommandLine& line,
                 return Ping(line.format(), line.target, line.route, line.count);
               });
   AddTarget(ping, line.target);
-  ping->add_option("-n,--count", line.count, "how often")
-      ->check(CLI::Range(1, 100000))
+  ping->add_option("-n,--count", line.count, "how often, up to 100000")
+      ->type_name("N")
+      ->check(Within(1, 100000))
       ->capture_default_str();
   ping->add_option("--lane", line.route.lane,
-                   "bincode-v15, prost-v16 or frame-v1 (default: the best)");
+                   "bincode-v15, prost-v16 or frame-v1 (default: the best)")
+      ->type_name("LANE");
   ping->add_flag("--only-if-running", line.route.only_if_running,
                  "start nothing");
   AddJson(ping, line.json);
@@ -111,18 +134,15 @@ void AddClientVerbs(CLI::App& app, CommandLine& line,
       "Run one compiler command through the daemon:\n"
       "zcbroker compile -- gcc -c x.c -o x.o",
       chosen, [&line] { return Compile(line.compile_target, line.command); });
-  compile->add_option("--service", line.compile_target.service, "whose daemon")
-      ->capture_default_str();
-  compile->add_option("--wanted", line.compile_target.version,
-                      "its version (default: the newest installed)");
-  compile->add_option("COMMAND", line.command, "after --")->required();
+  AddWanted(compile, line.compile_target, "whose daemon",
+            "the newest installed");
+  compile->add_option("COMMAND", line.command, "after --")
+      ->type_name("")
+      ->required();
 }
 
 void AddRunOptions(CLI::App* verb, RunOptions& run) {
-  verb->add_option("--service", run.target.service, "whose daemon")
-      ->capture_default_str();
-  verb->add_option("--wanted", run.target.version,
-                   "its version (default: the newest installed)");
+  AddWanted(verb, run.target, "whose daemon", "the newest installed");
   AddConfigDir(verb, run.up.config_dir);
   verb->add_flag("--allow-root", run.up.allow_root,
                  "start a broker also as root");
@@ -136,7 +156,9 @@ void AddRunVerbs(CLI::App& app, CommandLine& line,
       "broker:\nzcbroker exec -- make -j16",
       chosen, [&line] { return Exec(line.run, line.command); });
   AddRunOptions(exec, line.run);
-  exec->add_option("COMMAND", line.command, "after --")->required();
+  exec->add_option("COMMAND", line.command, "after --")
+      ->type_name("")
+      ->required();
 
   CLI::App* env =
       AddVerb(app, "env",
@@ -147,7 +169,8 @@ void AddRunVerbs(CLI::App& app, CommandLine& line,
                            line.run);
               });
   AddRunOptions(env, line.run);
-  env->add_option("--shell", line.shell, "sh or fish")
+  env->add_option("--shell", line.shell, "whose language to print")
+      ->type_name("")
       ->check(CLI::IsMember({"sh", "fish"}))
       ->capture_default_str();
   AddJson(env, line.json);
@@ -156,10 +179,8 @@ void AddRunVerbs(CLI::App& app, CommandLine& line,
       app, "explain",
       "Why is a client here connected through the broker, or not?", chosen,
       [&line] { return Explain(line.format(), line.run.target, line.all); });
-  explain->add_option("--service", line.run.target.service, "whose client")
-      ->capture_default_str();
-  explain->add_option("--wanted", line.run.target.version,
-                      "its version (default: the newest that has a route)");
+  AddWanted(explain, line.run.target, "whose client",
+            "the newest that has a route");
   explain->add_flag("--all", line.all,
                     "fallbacks of all processes, not only of this shell");
   AddJson(explain, line.json);
@@ -171,11 +192,8 @@ void AddDoctor(CLI::App& app, CommandLine& line, std::function<int()>& chosen) {
       chosen, [&line] {
         return Doctor(line.format(), line.config_dir, line.run.target);
       });
-  doctor->add_option("--service", line.run.target.service, "whose backend")
-      ->capture_default_str();
-  doctor->add_option("--wanted", line.run.target.version,
-                     "its version (default: $ZCBROKER_VERSION, else the newest "
-                     "installed)");
+  AddWanted(doctor, line.run.target, "whose backend",
+            "$ZCBROKER_VERSION, else the newest installed");
   AddConfigDir(doctor, line.config_dir);
   AddJson(doctor, line.json);
 }
@@ -203,11 +221,15 @@ void AddBackendVerbs(CLI::App& app, CommandLine& line,
       AddVerb(app, "logs", "What a service's backends have printed.", chosen,
               [&line] { return Logs(line.format(), line.target, line.logs); });
   logs->add_option("SERVICE", line.target.service, "for example zccache")
+      ->type_name("")
       ->required();
   logs->add_option("VERSION", line.target.version,
-                   "exactly (default: all versions)");
-  logs->add_option("-n,--lines", line.logs.lines, "the last so many")
-      ->check(CLI::Range(0, 1000000))
+                   "exactly (default: all versions)")
+      ->type_name("");
+  logs->add_option("-n,--lines", line.logs.lines,
+                   "the last so many, up to 1000000")
+      ->type_name("N")
+      ->check(Within(0, 1000000))
       ->capture_default_str();
   logs->add_flag("-f,--follow", line.logs.follow, "go on as they are written");
   AddJsonLines(logs, line.json);
@@ -216,7 +238,8 @@ void AddBackendVerbs(CLI::App& app, CommandLine& line,
 void AddServiceVerbs(CLI::App& app, CommandLine& line,
                      std::function<int()>& chosen) {
   CLI::App* service =
-      app.add_subcommand("service", "Say which programs the broker may start.");
+      app.add_subcommand("service", "Say which programs the broker may start.")
+          ->group(kVerbs);
   service->require_subcommand(1);
   CLI::App* add =
       AddVerb(*service, "add",
@@ -225,25 +248,32 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
                 return ServiceAdd(line.format(), line.config_dir, line.change);
               });
   add->add_option("NAME", line.change.name, "1 to 64 of a-z, 0-9 and -")
+      ->type_name("")
       ->required();
   add->add_option("--binary", line.change.binary, "the daemon's program")
+      ->type_name("PATH")
       ->required();
   add->add_option("--version", line.change.version,
-                  "its version (default: what `<binary> --version` says)");
+                  "its version (default: what `<binary> --version` says)")
+      ->type_name("VERSION");
   add->add_option("--arg", line.change.args,
                   "an argument; {endpoint}, {version} and {log_file} are "
                   "filled in; repeat for each")
+      ->type_name("WORD")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
-  add->add_option("--env", line.change.env, "NAME=VALUE; repeat for each")
+  add->add_option("--env", line.change.env, "a variable; repeat for each")
+      ->type_name("NAME=VALUE")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
   add->add_option("--probe", line.change.probe,
-                  "connect, zccache-ping or identity");
+                  "connect, zccache-ping or identity")
+      ->type_name("PROBE");
   add->add_option("--lane", line.change.lanes,
                   "what it speaks, the best first; repeat for each")
+      ->type_name("LANE")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
@@ -255,6 +285,7 @@ void AddServiceVerbs(CLI::App& app, CommandLine& line,
         return ServiceRemove(line.format(), line.config_dir, line.change.name);
       });
   remove->add_option("NAME", line.change.name, "as in service list")
+      ->type_name("")
       ->required();
   AddConfigDir(remove, line.config_dir);
   AddJson(remove, line.json);
@@ -303,6 +334,7 @@ void AddReport(CLI::App& app, CommandLine& line, std::function<int()>& chosen) {
       ->add_option("FILE", line.report.file,
                    "an HTML file; a report that is "
                    "there is replaced")
+      ->type_name("")
       ->required();
   AddDuration(report, "--since", line.report.since,
               "how far back (default: all that the broker remembers)");
@@ -323,19 +355,24 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
               chosen, [&line] { return Events(line.format(), line.events); });
   events->add_flag("-f,--follow", line.events.follow,
                    "go on with each event as it happens");
-  events->add_option("--after", line.events.after,
-                     "only those after the event of this number");
+  events
+      ->add_option("--after", line.events.after,
+                   "only those after the event of this number")
+      ->type_name("N");
   AddJsonLines(events, line.json);
 
   CLI::App* top =
       AddVerb(app, "top", "Rates and backends, as they are.", chosen,
               [&line] { return Top(line.format(), line.top); });
-  top->add_option("--interval", line.top.interval, "seconds between two looks")
-      ->check(CLI::Range(1, 3600))
+  top->add_option("--interval", line.top.interval,
+                  "seconds between two looks, up to 3600")
+      ->type_name("SECONDS")
+      ->check(Within(1, 3600))
       ->capture_default_str();
   top->add_option("--rounds", line.top.rounds,
-                  "end after so many (default: never)")
-      ->check(CLI::Range(1, 1000000));
+                  "end after so many, up to 1000000 (default: never)")
+      ->type_name("N")
+      ->check(Within(1, 1000000));
   AddJsonLines(top, line.json);
 
   CLI::App* metrics =
@@ -362,12 +399,13 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
                                            line.no_claim, line.metrics_port});
       });
   AddConfigDir(up, line.config_dir);
-  up->add_flag("--allow-root", line.allow_root, "also as root");
+  up->add_flag("--allow-root", line.allow_root, "start it also as root");
   up->add_flag("--no-claim", line.no_claim,
                "do not listen where services' own clients look");
   up->add_option("--metrics-port", line.metrics_port,
                  "serve http://127.0.0.1:PORT/metrics")
-      ->check(CLI::Range(1, 65535));
+      ->type_name("PORT")
+      ->check(Within(1, 65535));
   AddJson(up, line.json);
 
   CLI::App* down = AddVerb(
@@ -388,10 +426,29 @@ void AddCompletion(CLI::App& app, CommandLine& line,
         return kExitOk;
       });
   completion->add_option("SHELL", line.completed_shell, "bash, zsh or fish")
+      ->type_name("")
       ->required()
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
   // For packages, not for daily use.
   completion->group("");
+}
+
+// The verb that a command line got as far as; the program where none.
+const CLI::App* Deepest(const CLI::App* app) {
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().back();
+  return app;
+}
+
+std::string NoCommand(const std::string& word) {
+  return "there is no command '" + word + "'";
+}
+
+std::string MistakeText(const CLI::App& verb, const std::string& what) {
+  std::string words;
+  for (const CLI::App* app = &verb; app != nullptr; app = app->get_parent()) {
+    words = app->get_name() + (words.empty() ? "" : " ") + words;
+  }
+  return "zcbroker: " + what + "; see " + words + " --help\n";
 }
 
 int Main(int argc, char** argv) {
@@ -409,11 +466,18 @@ int Main(int argc, char** argv) {
       "  zcbroker report page.html           all of it, to show others",
       "zcbroker");
   app.set_version_flag("--version", std::string("zcbroker ") + kVersion);
+  // One word for one thing, as in messages and the manual.
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  app.get_formatter()->label("SUBCOMMANDS", "COMMANDS");
   app.require_subcommand(0, 1);
   app.allow_extras();
   app.footer(kExitStatuses);
-  app.failure_message([](const CLI::App*, const CLI::Error& error) {
-    return std::string("zcbroker: ") + error.what() + "; see zcbroker --help\n";
+  app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+    const CLI::App* verb = Deepest(failed);
+    const std::vector<std::string> left = verb->remaining();
+    const bool no_command =
+        verb->get_require_subcommand_min() > 0 && !left.empty();
+    return MistakeText(*verb, no_command ? NoCommand(left[0]) : error.what());
   });
   CommandLine line;
   line.run.sigpipe = sigpipe;
@@ -437,11 +501,11 @@ int Main(int argc, char** argv) {
   if (!chosen || !unknown.empty()) {
     std::string what = unknown.empty() ? std::string("say a command")
                        : chosen ? "unexpected argument '" + unknown[0] + "'"
-                                : "there is no command '" + unknown[0] + "'";
+                                : NoCommand(unknown[0]);
     if (chosen && !line.command.empty()) {
       what += "; write -- before the command: -- " + line.command[0] + " ...";
     }
-    fprintf(stderr, "zcbroker: %s; see zcbroker --help\n", what.c_str());
+    fputs(MistakeText(*Deepest(&app), what).c_str(), stderr);
     return kExitUsage;
   }
   return chosen();

@@ -302,7 +302,6 @@ class Machine {
   const Catalog& catalog() const { return catalog_; }
   std::vector<v1::ServiceSummary> Services() const;
   size_t waiters() const { return waiting_.size(); }
-  bool shutting_down() const { return shutting_down_; }
   bool hurried() const { return hurried_; }
   // How far the backend of this service at this version is: STARTING, READY,
   // DRAINING, ENDING; else UNSPECIFIED.

@@ -101,7 +101,7 @@ def roff(text):
 
 
 def verbs_of(text):
-    listed = text.split("Subcommands:\n")[1].split("\n\n")[0] if "Subcommands:\n" in text else ""
+    listed = text.split("Commands:\n")[1].split("\n\n")[0] if "Commands:\n" in text else ""
     return re.findall(r"^  (\S+)", listed, re.MULTILINE)
 
 

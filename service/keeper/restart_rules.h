@@ -33,7 +33,7 @@ struct KeeperDecision {
 // | with 14 five times in a row: somebody    | ends with 14                   |
 // | else is the broker                       |                                |
 // | with 15, ready: it handed over           | starts the next at once        |
-// | not ready for the eighth time in a row,  | restarts it, and lets its      |
+// | not ready for the ninth time in a row,   | restarts it, and lets its      |
 // | or more, or not within kReadyWithin      | clients go                     |
 // | otherwise                                | restarts it, without end       |
 //

@@ -87,7 +87,9 @@ constexpr char kHelp[] =
     "and has the broker replaced. Inherits LISTEN_FDS, reports to "
     "NOTIFY_SOCKET.\n"
     "Exit statuses: 0 the broker ended in order; what zcbrokerd says where it\n"
-    "never became ready; 2 wrong usage; 14 another broker runs.\n";
+    "never became ready; 2 wrong usage; 14 another broker runs; 127 there is\n"
+    "no broker to execute; 128 and the signal that ended one that never\n"
+    "became ready, or that had to be killed.\n";
 
 // A line of the broker's log, which standard error is. One write, so that
 // lines of the two are not mixed.

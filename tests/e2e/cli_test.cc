@@ -476,8 +476,11 @@ TEST_F(CliTest, WrongUsageIsTwo) {
   EXPECT_EQ(Cli({"ping", "demo", "1.0.0", "--count", "0"}).status, 2);
   const Finished missing = Cli({"route", "demo"});
   EXPECT_TRUE(absl::StartsWith(missing.err, "zcbroker: ")) << missing.err;
-  EXPECT_TRUE(absl::EndsWith(missing.err, "see zcbroker --help\n"))
+  EXPECT_TRUE(absl::EndsWith(missing.err, "see zcbroker route --help\n"))
       << missing.err;
+  EXPECT_EQ(Cli({"service", "nosuch"}).err,
+            "zcbroker: there is no command 'nosuch'; see zcbroker service "
+            "--help\n");
   for (const char* verb : {"compile", "exec"}) {
     const Finished unmarked = Cli({verb, "gcc", "-c", "x.c"});
     EXPECT_EQ(unmarked.status, 2);

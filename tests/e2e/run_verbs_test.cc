@@ -114,7 +114,8 @@ TEST_F(RunVerbsTest, ExecWaitsForDefinitionsThatANewBrokerIsStillReading) {
                            BackendProgram(), " --report-version 3.0.0 \"$@\""));
   home_.Define("slow", absl::StrCat("name: \"slow\"\nbinaries { path: \"", slow,
                                     "\" }\nargs: \"--endpoint\" args: "
-                                    "\"{endpoint}\"\n"));
+                                    "\"{endpoint}\"\n"
+                                    "lanes: WIRE_LANE_FRAME_V1\n"));
   const Finished run =
       Exec({"--service", "slow"}, {"sh", "-c", "echo $ZCCACHE_ENDPOINT"});
   EXPECT_TRUE(absl::StrContains(run.out, "routes/slow/3.0.0.sock"))
@@ -212,6 +213,30 @@ TEST_F(RunVerbsTest, EnvAsJsonAndItsFailures) {
   EXPECT_EQ(unknown.status, 1);
   EXPECT_EQ(unknown.out, "");
   EXPECT_EQ(Cli({"env", "--service", "demo", "--wanted", "9.9.9"}).status, 5);
+}
+
+TEST_F(RunVerbsTest, EnvIsForClientsOfZccache) {
+  home_.Define("opaque",
+               PlainDefinition("opaque", BackendProgram(),
+                               "args: \"--endpoint\" args: \"{endpoint}\"\n"));
+  StartBroker();
+  const Finished other = Cli({"env", "--service", "opaque"});
+  EXPECT_EQ(other.status, 1);
+  EXPECT_EQ(other.out, "");
+  EXPECT_TRUE(absl::StrContains(other.err, "those of opaque are led by"))
+      << other.err;
+}
+
+TEST_F(RunVerbsTest, AVersionIsMissedForItsReason) {
+  home_.Define("gone", PlainDefinition("gone", home_.Entry("work/gone")));
+  StartBroker();
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"env", "--service", "gone"},
+        {"compile", "--service", "gone", "--", "true"}}) {
+    const Finished gone = Cli(words);
+    EXPECT_TRUE(absl::StrContains(gone.err, "gone: no usable binary"))
+        << gone.err;
+  }
 }
 
 // --- The keeper that up starts

@@ -57,7 +57,8 @@ const (
 	// started; the detail carries the evidence. UNAVAILABLE, retry.
 	Refusal_REFUSAL_BACKEND_START_FAILED Refusal = 7
 	// Five starts failed within a minute. Nothing is tried until the definition
-	// or the binary changes. FAILED_PRECONDITION.
+	// or the binary changes, the definitions are read again, or StartBackend asks
+	// for it. FAILED_PRECONDITION.
 	Refusal_REFUSAL_BACKEND_BROKEN Refusal = 8
 	// A limit of the broker was reached; the detail names it.
 	// RESOURCE_EXHAUSTED, retry.

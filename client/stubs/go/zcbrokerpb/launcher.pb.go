@@ -239,8 +239,8 @@ func (x *RouteInfo) GetMountNamespace() string {
 	return ""
 }
 
-// The payload of a request on lane 0xF2C8, sent only to a broker that a Hello
-// has identified as zcbroker.
+// The payload of a request on lane 0xF2C8, sent only to a broker that is
+// known as ours by its name, zcbroker/broker.sock.
 type LauncherRequest struct {
 	state         protoimpl.MessageState
 	sizeCache     protoimpl.SizeCache
