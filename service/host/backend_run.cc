@@ -35,6 +35,7 @@
 #include "service/host/log.h"
 #include "service/host/prober.h"
 #include "service/host/process_group.h"
+#include "service/host/readiness.h"
 #include "service/host/spawn.h"
 #include "service/host/worlds.h"
 
@@ -753,12 +754,11 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
                             process_.pid));
       return;
     }
-    pidfd_.async_wait(
-        asio::posix::stream_descriptor::wait_read,
-        [self = shared_from_this()](const asio::error_code& error) {
-          if (error || self->abandoned_) return;
-          self->LeaderEnded("ended");
-        });
+    WhenReady(pidfd_, asio::posix::stream_descriptor::wait_read,
+              [self = shared_from_this()](const asio::error_code& error) {
+                if (error || self->abandoned_) return;
+                self->LeaderEnded("ended");
+              });
   }
 
   // --- Starting

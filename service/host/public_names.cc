@@ -33,6 +33,7 @@
 #include "service/host/directory_watch.h"
 #include "service/host/log.h"
 #include "service/host/process_group.h"
+#include "service/host/readiness.h"
 
 namespace zcbroker::service {
 namespace {
@@ -338,14 +339,13 @@ class HeldName : public std::enable_shared_from_this<HeldName> {
     }
     asio::error_code ignored;
     occupant_.assign(handle->release(), ignored);
-    occupant_.async_wait(
-        asio::posix::stream_descriptor::wait_read,
-        [self = shared_from_this()](const asio::error_code& error) {
-          if (error || self->ended_) return;
-          asio::error_code closed;
-          self->occupant_.close(closed);
-          self->Acquire();
-        });
+    WhenReady(occupant_, asio::posix::stream_descriptor::wait_read,
+              [self = shared_from_this()](const asio::error_code& error) {
+                if (error || self->ended_) return;
+                asio::error_code closed;
+                self->occupant_.close(closed);
+                self->Acquire();
+              });
     if (events_.occupied) events_.occupied(name_, *probed);
   }
 

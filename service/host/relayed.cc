@@ -19,6 +19,7 @@
 #include "proto/zcbroker/v1/refusals.h"
 #include "service/host/descriptors.h"
 #include "service/host/log.h"
+#include "service/host/readiness.h"
 
 namespace zcbroker::service {
 namespace {
@@ -195,15 +196,16 @@ bool Relayed::PeerIsOlderThanBroker() const {
 // waits that take long: it costs a system call.
 void Relayed::WatchForHangUp() {
   if (std::exchange(watching_for_hang_up_, true)) return;
-  client_.async_wait(Socket::wait_error, [self = shared_from_this()](
-                                             const asio::error_code& error) {
-    self->watching_for_hang_up_ = false;
-    if (error || self->step_ == Step::kReading || self->step_ == Step::kEnded) {
-      return;
-    }
-    self->shared_.counters.Add("relay.hung_up");
-    self->End();
-  });
+  WhenReady(client_, Socket::wait_error,
+            [self = shared_from_this()](const asio::error_code& error) {
+              self->watching_for_hang_up_ = false;
+              if (error || self->step_ == Step::kReading ||
+                  self->step_ == Step::kEnded) {
+                return;
+              }
+              self->shared_.counters.Add("relay.hung_up");
+              self->End();
+            });
 }
 
 void Relayed::TimePasses(SteadyClock::time_point now) {
@@ -668,15 +670,16 @@ void Relayed::RequestDone() {
   step_ = Step::kReading;
   if (kind == ipc::RequestKind::kOther && backend_.is_open()) {
     // What we do not know may end with the backend hanging up.
-    backend_.async_wait(Socket::wait_read, [self = shared_from_this()](
-                                               const asio::error_code& error) {
-      char byte = 0;
-      if (!error && self->step_ == Step::kReading && self->request_.empty() &&
-          recv(self->backend_.native_handle(), &byte, 1,
-               MSG_PEEK | MSG_DONTWAIT) == 0) {
-        self->End();
-      }
-    });
+    WhenReady(backend_, Socket::wait_read,
+              [self = shared_from_this()](const asio::error_code& error) {
+                char byte = 0;
+                if (!error && self->step_ == Step::kReading &&
+                    self->request_.empty() &&
+                    recv(self->backend_.native_handle(), &byte, 1,
+                         MSG_PEEK | MSG_DONTWAIT) == 0) {
+                  self->End();
+                }
+              });
   }
   ReadRequest();
 }
