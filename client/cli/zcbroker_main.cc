@@ -451,6 +451,13 @@ std::string MistakeText(const CLI::App& verb, const std::string& what) {
   return "zcbroker: " + what + "; see " + words + " --help\n";
 }
 
+// Does what follows "--" belong to somebody else?
+bool RunsACommand(int argc, char** argv) {
+  if (argc < 2) return false;
+  const std::string verb = argv[1];
+  return verb == "exec" || verb == "compile";
+}
+
 int Main(int argc, char** argv) {
   auto* const sigpipe = signal(SIGPIPE, SIG_IGN);
   // Mistakes are reported in our own words.
@@ -489,11 +496,19 @@ int Main(int argc, char** argv) {
   AddServiceVerbs(app, line, chosen);
   AddBrokerVerbs(app, line, chosen);
   AddCompletion(app, line, chosen);
+  // The parser would split a word of theirs like [a,b] in two.
+  char** const end = argv + argc;
+  char** const mark = std::find_if(
+      argv, end, [](const char* word) { return std::string(word) == "--"; });
+  const bool has_command = RunsACommand(argc, argv) && end - mark > 1;
+  std::vector<const char*> words(argv, has_command ? mark + 1 : end);
+  if (has_command) words.push_back("COMMAND");
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
+  if (has_command) line.command.assign(mark + 1, end);
   std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
   // The mark before a command's own words is no word of ours.
   unknown.erase(std::remove(unknown.begin(), unknown.end(), "--"),

@@ -180,8 +180,19 @@ TEST_F(RunVerbsTest, NothingWeDoFailsTheCommand) {
   expect_plain(refused, "root");
 }
 
+TEST_F(RunVerbsTest, TheCommandsWordsAreItsOwn) {
+  StartBroker();
+  EXPECT_EQ(Exec(kDemo, {"printf", "<%s>", "[]", "[1,2]", "[a b]", "", "--",
+                         "--json", "-h", "*", "%s"})
+                .out,
+            "<[]><[1,2]><[a b]><><--><--json><-h><*><%s>");
+  EXPECT_EQ(Exec(kDemo, {"[", "-d", "/", "]"}).status, 0);
+  EXPECT_EQ(Exec(kDemo, {"[]"}).status, 127);
+}
+
 TEST_F(RunVerbsTest, ExecNeedsACommand) {
   EXPECT_EQ(Cli({"exec"}).status, 2);
+  EXPECT_EQ(Cli({"exec", "--"}).status, 2);
   EXPECT_EQ(Cli({"exec", "--nosuch", "--", "true"}).status, 2);
 }
 
