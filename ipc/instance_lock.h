@@ -26,6 +26,10 @@ class InstanceLock {
   [[nodiscard]] static absl::StatusOr<InstanceLock> TryAcquire(
       const RuntimeDir& dir);
 
+  // Who claimed `dir` last, by its pid, which may have ended since. kNotFound
+  // where nobody has; others by errno.
+  static absl::StatusOr<int> LastHolder(const RuntimeDir& dir);
+
   // False once somebody removed or replaced the lock file: another process may
   // hold the place then.
   bool StillHeld() const;

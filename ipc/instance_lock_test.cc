@@ -35,6 +35,14 @@ TEST_F(InstanceLockTest, SecondClaimNamesTheHolder) {
       << second;
 }
 
+TEST_F(InstanceLockTest, WhoClaimedLastIsKnownAfterwards) {
+  EXPECT_TRUE(absl::IsNotFound(InstanceLock::LastHolder(runtime_).status()));
+  { ASSERT_TRUE(InstanceLock::TryAcquire(runtime_).ok()); }
+  EXPECT_EQ(*InstanceLock::LastHolder(runtime_), getpid());
+  std::ofstream(LockPath()) << "nobody\n";
+  EXPECT_TRUE(absl::IsNotFound(InstanceLock::LastHolder(runtime_).status()));
+}
+
 TEST_F(InstanceLockTest, TheClaimEndsWithTheObject) {
   { ASSERT_TRUE(InstanceLock::TryAcquire(runtime_).ok()); }
   EXPECT_TRUE(InstanceLock::TryAcquire(runtime_).ok());

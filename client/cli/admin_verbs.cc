@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "client/cli/admin_client.h"
@@ -31,6 +34,7 @@
 #include "ipc/environment.h"
 #include "ipc/names.h"
 #include "ipc/status_macros.h"
+#include "ipc/unique_fd.h"
 
 namespace zcbroker::cli {
 namespace {
@@ -38,6 +42,8 @@ namespace {
 // Beyond what the broker waits for backends that take their time to end.
 constexpr absl::Duration kDownPatience = absl::Seconds(70);
 constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
+// One that died while it ended is replaced; that one ends in order.
+constexpr int kDownRounds = 3;
 // A keeper takes 10 s to find that nobody is served, and to start another.
 constexpr absl::Duration kMutePatience = absl::Seconds(15);
 
@@ -182,11 +188,16 @@ int ReportUp(Format format, const UpReport& report) {
 }  // namespace
 
 std::string ConfigDirectory(const std::string& given) {
-  return given.empty()
-             ? absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(),
-                                               "XDG_CONFIG_HOME", ".config"),
-                            "/zcbroker")
-             : given;
+  if (given.empty()) {
+    return absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(),
+                                           "XDG_CONFIG_HOME", ".config"),
+                        "/zcbroker");
+  }
+  // As a running broker calls it.
+  std::error_code error;
+  const std::filesystem::path whole = std::filesystem::absolute(given, error);
+  const std::string path = error ? given : whole.lexically_normal().string();
+  return std::string(absl::StripSuffix(path, "/"));
 }
 
 absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
@@ -225,36 +236,54 @@ int Status(Format format) {
   return kExitOk;
 }
 
+// Against another command that changes one.
+absl::StatusOr<ipc::UniqueFd> LockAllDefinitions(const std::string& config) {
+  const Progress progress("waiting for another `zcbroker service`");
+  return LockDefinitions(absl::StrCat(config, "/services"));
+}
+
 int ServiceAdd(Format format, const std::string& config_dir,
                const ServiceChange& change) {
-  const std::string file = absl::StrCat(
-      ConfigDirectory(config_dir), "/services/", change.name, ".textproto");
-  const auto lock =
-      LockDefinitions(absl::StrCat(ConfigDirectory(config_dir), "/services"));
+  const std::string config = ConfigDirectory(config_dir);
+  if (absl::StartsWith(config, ipc::kNoHome)) {
+    return PrintFailure(
+        format, absl::FailedPreconditionError(
+                    "neither HOME nor XDG_CONFIG_HOME names a place for "
+                    "definitions; set one, or give --config-dir"));
+  }
+  const std::string file =
+      absl::StrCat(config, "/services/", change.name, ".textproto");
+  const auto lock = LockAllDefinitions(config);
   if (!lock.ok()) return PrintFailure(format, lock.status());
-  const absl::StatusOr<v1::ServiceDefinition> before =
+  const absl::StatusOr<DefinitionFile> before =
       ReadDefinition(file, change.name);
   if (!before.ok()) return PrintFailure(format, before.status());
-  v1::ServiceDefinition definition = *before;
+  v1::ServiceDefinition definition = before->definition;
   if (const absl::Status changed = ApplyChange(change, &definition);
       !changed.ok()) {
     PrintFailure(format, changed);
     return kExitUsage;
   }
-  if (const absl::Status written = WriteDefinition(file, definition);
-      !written.ok()) {
-    return PrintFailure(format, written);
-  }
   ServiceAddReport report;
   report.set_file(file);
-  const auto checked = CheckDefinitions(ConfigDirectory(config_dir));
+  absl::Status written;
+  if (before->by_hand) {
+    // What is written has no comments.
+    report.set_kept(absl::StrCat(file, ".before"));
+    written = WriteDefinitionText(report.kept(), *before->text);
+  }
+  if (written.ok()) written = WriteDefinition(file, definition);
+  if (!written.ok()) return PrintFailure(format, written);
+  const auto checked = CheckDefinitions(config);
   if (checked.ok() && HasMistakeIn(*checked, file)) {
     // What worked before goes on working.
-    const absl::Status restored = before->binaries().empty()
-                                      ? RemoveFile(file)
-                                      : WriteDefinition(file, *before);
+    absl::Status restored = before->text.has_value()
+                                ? WriteDefinitionText(file, *before->text)
+                                : RemoveFile(file);
+    if (restored.ok() && before->by_hand) restored = RemoveFile(report.kept());
     if (!restored.ok()) return PrintFailure(format, restored);
     report.clear_file();
+    report.clear_kept();
   }
   if (checked.ok()) {
     for (const v1::Problem& problem : checked->problems()) {
@@ -278,6 +307,10 @@ int ServiceAdd(Format format, const std::string& config_dir,
     } else {
       printf("wrote %s%s\n", file.c_str(),
              report.reloaded() ? "; the running broker has read it" : "");
+      if (!report.kept().empty()) {
+        printf("what stood there, with its comments: %s\n",
+               report.kept().c_str());
+      }
     }
     for (const std::string& problem : report.problems()) {
       printf("%s\n", problem.c_str());
@@ -296,13 +329,16 @@ int ServiceRemove(Format format, const std::string& config_dir,
     return kExitUsage;
   }
   if (access(file.c_str(), F_OK) != 0) {
+    if (errno != ENOENT) {
+      return PrintFailure(format, absl::ErrnoToStatus(errno, file));
+    }
     return PrintFailure(
         format, absl::NotFoundError(absl::StrCat(
                     "there is no ", file,
                     "; what is built in is not removed by a file: a policy may "
                     "forbid it")));
   }
-  const auto lock = LockDefinitions(directory);
+  const auto lock = LockAllDefinitions(ConfigDirectory(config_dir));
   if (!lock.ok()) return PrintFailure(format, lock.status());
   const absl::Status removed = RemoveFile(file);
   if (!removed.ok()) return PrintFailure(format, removed);
@@ -429,32 +465,73 @@ absl::StatusOr<std::unique_ptr<AdminClient>> ConnectOnceNotMute() {
   }
 }
 
+// What came of an attempt to end the broker.
+enum class Ending {
+  kNobody,  // none runs
+  kOver,    // it has ended, and its keeper
+  kAgain,   // one that is ending, or its keeper has started another
+};
+
+absl::StatusOr<Ending> EndBroker(bool stop_backends, DownReport* report) {
+  auto admin = ConnectOnceNotMute();
+  if (!admin.ok() && NoBrokerRuns(admin.status())) return Ending::kNobody;
+  if (!admin.ok()) return admin.status();
+  const auto status = (*admin)->GetStatus();
+  const int keeper =
+      status.ok() ? KeeperOf(static_cast<int>(status->pid())) : 0;
+  const auto stopping =
+      status.ok()
+          ? (*admin)->Shutdown(stop_backends
+                                   ? v1::ShutdownRequest::BACKENDS_STOP
+                                   : v1::ShutdownRequest::BACKENDS_LEAVE)
+          : status.status();
+  if (!stopping.ok()) {
+    // Somebody else has ended it, or something has.
+    if (client::FallbackReasonOf(stopping.status()) ==
+        client::FallbackReason::kBrokerClosed) {
+      return Ending::kAgain;
+    }
+    return stopping.status();
+  }
+  admin->reset();
+  ZCB_RETURN_IF_ERROR(AwaitEnd(static_cast<int>(status->pid()), kDownPatience));
+  report->set_stopped(true);
+  report->set_pid(status->pid());
+  report->set_backends_stopped(stopping->backends_to_stop());
+  // It ends when its broker has ended in order, and starts another where that
+  // died.
+  const bool over = keeper == 0 || AwaitEnd(keeper, kKeeperPatience).ok();
+  return over ? Ending::kOver : Ending::kAgain;
+}
+
 int Down(Format format, bool stop_backends) {
   DownReport report;
-  auto admin = ConnectOnceNotMute();
-  if (!admin.ok() && !NoBrokerRuns(admin.status())) {
-    return PrintFailure(format, admin.status());
-  }
-  if (admin.ok()) {
-    const auto status = (*admin)->GetStatus();
-    if (!status.ok()) return PrintFailure(format, status.status());
-    report.set_pid(status->pid());
-    const int keeper = KeeperOf(static_cast<int>(status->pid()));
-    const auto stopping =
-        (*admin)->Shutdown(stop_backends ? v1::ShutdownRequest::BACKENDS_STOP
-                                         : v1::ShutdownRequest::BACKENDS_LEAVE);
-    if (!stopping.ok()) return PrintFailure(format, stopping.status());
-    admin->reset();
-    const absl::Status ended =
-        AwaitEnd(static_cast<int>(status->pid()), kDownPatience);
-    if (!ended.ok()) return PrintFailure(format, ended);
-    // It ends when its broker has ended in order; then nothing is left.
-    if (keeper != 0) AwaitEnd(keeper, kKeeperPatience).IgnoreError();
-    report.set_stopped(true);
-    report.set_backends_stopped(stopping->backends_to_stop());
+  bool asked = true;
+  for (int round = 0;; ++round) {
+    const auto ending = EndBroker(stop_backends, &report);
+    if (!ending.ok()) return PrintFailure(format, ending.status());
+    if (*ending == Ending::kOver) break;
+    const auto before = AwaitEndingBroker();
+    if (!before.ok()) return PrintFailure(format, before.status());
+    if (*ending == Ending::kNobody) {
+      asked = report.stopped();
+      if (!asked && *before != 0) {
+        report.set_stopped(true);
+        report.set_pid(static_cast<uint32_t>(*before));
+      }
+      break;
+    }
+    if (round == kDownRounds) {
+      return PrintFailure(
+          format, absl::AbortedError("a broker is started again and again; "
+                                     "see who does so: zcbroker status"));
+    }
   }
   if (format == Format::kJson) {
     PrintJson(report);
+  } else if (report.stopped() && !asked) {
+    printf("the broker was ending already, and has ended (process %u)\n",
+           report.pid());
   } else if (report.stopped()) {
     const std::string backends =
         !stop_backends ? std::string("its backends go on running")

@@ -1,5 +1,7 @@
 #include "client/cli/bring_up.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -18,15 +20,20 @@
 #include "client/cli/broker_program.h"
 #include "client/cli/progress.h"
 #include "client/fallback.h"
+#include "ipc/deadline.h"
 #include "ipc/environment.h"
+#include "ipc/instance_lock.h"
 #include "ipc/private_dir.h"
 #include "ipc/process.h"
+#include "ipc/runtime_dir.h"
 #include "ipc/status_macros.h"
 
 namespace zcbroker::cli {
 namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
+constexpr absl::Duration kEndPatience = absl::Seconds(70);
+constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
 // What the kernel keeps of a program's name is 15 bytes; this has as many.
 constexpr absl::string_view kKeeperName = "zcbroker-keeper";
 
@@ -45,14 +52,14 @@ struct CommandWords {
   std::vector<std::string> arguments;
 };
 
-// Read once it is there; but maybe another was meant.
+// It may come; but maybe another was meant.
 void TellOfNoDirectory(const std::string& config_dir) {
   const std::string services = absl::StrCat(config_dir, "/services");
   std::error_code error;
   if (std::filesystem::is_directory(services, error)) return;
   fprintf(stderr,
-          "zcbroker: --config-dir: there is no directory %s; definitions are "
-          "read once it is there\n",
+          "zcbroker: --config-dir: there is no directory %s; definitions that "
+          "come there are read when somebody asks for one\n",
           services.c_str());
 }
 
@@ -72,7 +79,14 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
     words.program = std::move(broker);
   }
   if (!options.config_dir.empty()) {
-    const std::string directory = std::filesystem::absolute(options.config_dir);
+    std::error_code error;
+    const std::string directory =
+        std::filesystem::absolute(options.config_dir, error);
+    if (error) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("--config-dir ", options.config_dir,
+                       " is relative, and the working directory is gone"));
+    }
     TellOfNoDirectory(directory);
     words.arguments.insert(words.arguments.end(), {"--config-dir", directory});
   }
@@ -141,13 +155,41 @@ int KeeperOf(int broker_pid) {
   return parent.ok() && parent->name == kKeeperName ? parent->pid : 0;
 }
 
+absl::StatusOr<int> AwaitEndingBroker() {
+  const auto dir =
+      ipc::RuntimeDir::Find(ipc::HostRuntimeDirInputs(ipc::HostEnvironment()));
+  if (!dir.ok()) return 0;
+  const absl::StatusOr<int> holder = ipc::InstanceLock::LastHolder(*dir);
+  if (!holder.ok()) return 0;
+  // Its number may be another's by now.
+  const absl::StatusOr<std::string> program = ipc::ProgramName(*holder);
+  if (!program.ok() || *program != "zcbrokerd") return 0;
+  const Progress progress(absl::StrCat(
+      "waiting for the broker before, process ", *holder, ", to end"));
+  // One that goes on, or is replaced in its place, has its socket.
+  const std::string socket = dir->broker_socket();
+  const ipc::Deadline deadline = ipc::Deadline::After(kEndPatience);
+  while (access(socket.c_str(), F_OK) != 0) {
+    const absl::Status ended = AwaitEnd(*holder, kLookAgain);
+    if (ended.ok()) return *holder;
+    if (deadline.Expired()) return ended;
+  }
+  return 0;
+}
+
 absl::StatusOr<UpReport> BringUp(const UpOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  ZCB_ASSIGN_OR_RETURN(const auto running, RunningBroker());
-  if (running.has_value()) {
-    TellWhatIsLeft(options, running->pid());
-    return ReportOf(*running);
+  const auto running = RunningBroker();
+  // One that closes the connection is about to end.
+  if (!running.ok() && client::FallbackReasonOf(running.status()) !=
+                           client::FallbackReason::kBrokerClosed) {
+    return running.status();
   }
+  if (running.ok() && running->has_value()) {
+    TellWhatIsLeft(options, (*running)->pid());
+    return ReportOf(**running);
+  }
+  ZCB_RETURN_IF_ERROR(AwaitEndingBroker().status());
   ZCB_ASSIGN_OR_RETURN(const CommandWords words, BrokerCommand(options));
   ZCB_ASSIGN_OR_RETURN(const std::string log_file, MakeLogFile());
   absl::optional<Progress> progress;

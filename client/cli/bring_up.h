@@ -32,6 +32,11 @@ bool NoBrokerRuns(const absl::Status& status);
 // of AdminClient.
 absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker();
 
+// Waits while a broker of ours is ending: it has left its names, and holds the
+// place until its backends have ended too. Its pid; 0 where none was.
+// kDeadlineExceeded after 70 s, longer than any of them is given.
+absl::StatusOr<int> AwaitEndingBroker();
+
 // The keeper of a broker: its parent process, if that is one; else 0.
 int KeeperOf(int broker_pid);
 

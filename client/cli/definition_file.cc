@@ -88,6 +88,15 @@ absl::Status SetVariable(const std::string& assignment,
   return absl::OkStatus();
 }
 
+std::string TextOf(const v1::ServiceDefinition& definition) {
+  std::string body;
+  TextFormat::PrintToString(definition, &body);
+  return absl::StrCat(
+      "# A service definition of zcbroker; its fields are described in\n"
+      "# docs/definitions.md. Mistakes are shown by: zcbroker service check\n",
+      body);
+}
+
 }  // namespace
 
 absl::Status ApplyChange(const ServiceChange& change,
@@ -138,12 +147,12 @@ absl::Status ApplyChange(const ServiceChange& change,
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
-                                                     const std::string& name) {
-  v1::ServiceDefinition definition;
-  definition.set_name(name);
+absl::StatusOr<DefinitionFile> ReadDefinition(const std::string& file,
+                                              const std::string& name) {
+  DefinitionFile read_file;
+  read_file.definition.set_name(name);
   const ipc::UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd && errno == ENOENT) return definition;
+  if (!fd && errno == ENOENT) return read_file;
   if (!fd) return absl::ErrnoToStatus(errno, file);
   std::string text;
   char buffer[4096];
@@ -151,13 +160,16 @@ absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
   while ((n = read(fd.get(), buffer, sizeof(buffer))) > 0) {
     text.append(buffer, static_cast<size_t>(n));
   }
+  if (n < 0) return absl::ErrnoToStatus(errno, file);
   FirstError errors;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  if (!parser.ParseFromString(text, &definition)) {
+  if (!parser.ParseFromString(text, &read_file.definition)) {
     return absl::InvalidArgumentError(absl::StrCat(file, errors.text));
   }
-  return definition;
+  read_file.by_hand = text != TextOf(read_file.definition);
+  read_file.text = std::move(text);
+  return read_file;
 }
 
 absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory) {
@@ -171,14 +183,15 @@ absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory) {
 
 absl::Status WriteDefinition(const std::string& file,
                              const v1::ServiceDefinition& definition) {
-  std::string body;
-  TextFormat::PrintToString(definition, &body);
-  const std::string text = absl::StrCat(
-      "# A service definition of zcbroker; its fields are described in\n"
-      "# docs/definitions.md. Mistakes are shown by: zcbroker service check\n",
-      body);
+  return WriteDefinitionText(file, TextOf(definition));
+}
+
+absl::Status WriteDefinitionText(const std::string& file,
+                                 const std::string& text) {
   ZCB_RETURN_IF_ERROR(ipc::MakeDirectories(file.substr(0, file.rfind('/'))));
-  return ReplaceFile(file, text);
+  char target[PATH_MAX];
+  return ReplaceFile(realpath(file.c_str(), target) != nullptr ? target : file,
+                     text);
 }
 
 }  // namespace zcbroker::cli

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/optional.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/definition.pb.h"
 
@@ -29,19 +30,29 @@ struct ServiceChange {
 absl::Status ApplyChange(const ServiceChange& change,
                          v1::ServiceDefinition* definition);
 
+struct DefinitionFile {
+  v1::ServiceDefinition definition;
+  // As it stands there; nothing where there is no file.
+  absl::optional<std::string> text;
+  // Not as WriteDefinition would have written it: it has comments, say.
+  bool by_hand = false;
+};
+
 // The definition in `file`; an empty one with `name` where there is no file.
 // kInvalidArgument with line and column where it cannot be read as one.
-absl::StatusOr<v1::ServiceDefinition> ReadDefinition(const std::string& file,
-                                                     const std::string& name);
+absl::StatusOr<DefinitionFile> ReadDefinition(const std::string& file,
+                                              const std::string& name);
 
 // Holds the directory of definitions against other `service add`s until the
 // handle goes; makes it with mode 0700 where it is missing. Errors by errno.
 absl::StatusOr<ipc::UniqueFd> LockDefinitions(const std::string& directory);
 
-// Replaces `file` in one step, by a temporary file beside it and a rename;
-// makes missing directories with mode 0700. Errors by errno.
+// Replaces `file`, or what it is a symbolic link to, in one step; makes missing
+// directories with mode 0700. Errors by errno.
 absl::Status WriteDefinition(const std::string& file,
                              const v1::ServiceDefinition& definition);
+absl::Status WriteDefinitionText(const std::string& file,
+                                 const std::string& text);
 
 }  // namespace zcbroker::cli
 

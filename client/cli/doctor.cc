@@ -52,7 +52,7 @@ namespace zcbroker::cli {
 namespace {
 
 // The longest name of ours below the runtime directory.
-constexpr absl::string_view kLongestLeaf = "/backends/.zcb-01234567";
+constexpr absl::string_view kLongestLeaf = "/backends/0123456789abcdef.sock";
 constexpr std::size_t kPathsGetTight = 8;
 constexpr std::size_t kShownBytes = 400;
 
@@ -173,8 +173,7 @@ class Physician {
   void LookAtPathLengths() {
     constexpr char kName[] = "path lengths";
     const std::size_t limit = ipc::MaxSocketPathBytes(ipc::HostOs());
-    const std::size_t longest =
-        dir_->path().size() + kLongestLeaf.size() + sizeof(".sock");
+    const std::size_t longest = dir_->path().size() + kLongestLeaf.size();
     const std::string text =
         absl::StrCat("sockets below ", dir_->path(), " have up to ", longest,
                      " of ", limit, " bytes");

@@ -52,15 +52,18 @@ struct LogFile {
 std::vector<LogFile> LogsOf(const Target& target) {
   std::vector<LogFile> logs;
   std::error_code error;
-  for (const auto& entry :
-       std::filesystem::recursive_directory_iterator(LogDirectory(), error)) {
-    const std::string name = entry.path().filename();
+  std::filesystem::recursive_directory_iterator entry(
+      LogDirectory(),
+      std::filesystem::directory_options::skip_permission_denied, error);
+  for (; entry != std::filesystem::recursive_directory_iterator();
+       entry.increment(error)) {
+    const std::string name = entry->path().filename();
     absl::string_view version = name;
     if (absl::ConsumePrefix(&version, absl::StrCat(target.service, "-")) &&
         absl::ConsumeSuffix(&version, ".log") &&
         (target.version.empty() ? ipc::CheckVersion(version).ok()
                                 : version == target.version)) {
-      logs.push_back({entry.path(), std::string(version)});
+      logs.push_back({entry->path(), std::string(version)});
     }
   }
   std::sort(logs.begin(), logs.end(),
@@ -259,6 +262,11 @@ int PrintLines(Format format, const Target& target,
 }  // namespace
 
 int Logs(Format format, const Target& target, const LogOptions& options) {
+  if (const absl::Status named = ipc::CheckServiceName(target.service);
+      !named.ok()) {
+    PrintFailure(format, named);
+    return kExitUsage;
+  }
   const std::vector<LogFile> logs = LogsOf(target);
   if (logs.empty()) {
     return PrintFailure(

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,9 @@ namespace zcbroker::cli {
 absl::Status ReplaceFile(const std::string& file, absl::string_view text) {
   const std::string temporary = absl::StrCat(file, ".", getpid());
   unlink(temporary.c_str());
+  struct stat before;
+  const bool keeps_mode =
+      lstat(file.c_str(), &before) == 0 && S_ISREG(before.st_mode);
   const ipc::UniqueFd fd(
       open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("make ", temporary));
@@ -24,8 +28,9 @@ absl::Status ReplaceFile(const std::string& file, absl::string_view text) {
     if (n < 0) break;
     written += static_cast<size_t>(n);
   }
-  if (written != text.size() || fsync(fd.get()) != 0 ||
-      rename(temporary.c_str(), file.c_str()) != 0) {
+  if (written != text.size() ||
+      (keeps_mode && fchmod(fd.get(), before.st_mode & 0777) != 0) ||
+      fsync(fd.get()) != 0 || rename(temporary.c_str(), file.c_str()) != 0) {
     const int error = errno;
     unlink(temporary.c_str());
     return absl::ErrnoToStatus(error, absl::StrCat("write ", file));

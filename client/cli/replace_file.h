@@ -10,7 +10,8 @@
 namespace zcbroker::cli {
 
 // Replaces `file` in one step, by a temporary file beside it and a rename. What
-// is written is its owner's to read alone. Errors by errno.
+// is written may be read by whoever could read the file before, and by its
+// owner alone where there was none. Errors by errno.
 absl::Status ReplaceFile(const std::string& file, absl::string_view text);
 
 }  // namespace zcbroker::cli

@@ -1,5 +1,9 @@
 // zcbroker: the command line. Parses, and calls the verb.
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -358,7 +362,8 @@ void AddBrokerVerbs(CLI::App& app, CommandLine& line,
   events
       ->add_option("--after", line.events.after,
                    "only those after the event of this number")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""));
   AddJsonLines(events, line.json);
 
   CLI::App* top =
@@ -451,6 +456,19 @@ std::string MistakeText(const CLI::App& verb, const std::string& what) {
   return "zcbroker: " + what + "; see " + words + " --help\n";
 }
 
+// `status`, or a failure where not all was printed. A reader that has left, as
+// head(1) does, has what it wanted.
+int InFull(int status) {
+  errno = 0;
+  if (fflush(stdout) == 0 && ferror(stdout) == 0) return status;
+  const int error = errno;
+  pollfd reader{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&reader, 1, 0) > 0 && (reader.revents & POLLERR) != 0) return status;
+  fprintf(stderr, "zcbroker: not all could be printed%s%s\n",
+          error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+  return status == kExitOk ? kExitFailure : status;
+}
+
 // Does what follows "--" belong to somebody else?
 bool RunsACommand(int argc, char** argv) {
   if (argc < 2) return false;
@@ -523,7 +541,7 @@ int Main(int argc, char** argv) {
     fputs(MistakeText(*Deepest(&app), what).c_str(), stderr);
     return kExitUsage;
   }
-  return chosen();
+  return InFull(chosen());
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "ipc/instance_lock.h"
 #include "ipc/names.h"
@@ -16,6 +17,8 @@
 
 namespace zcbroker::ipc {
 namespace {
+
+constexpr std::size_t kMaxPidBytes = 64;
 
 bool IsNamed(int dir_fd, int fd) {
   struct stat open_file;
@@ -41,7 +44,7 @@ absl::StatusOr<UniqueFd> OpenLockFile(const RuntimeDir& dir) {
 
 absl::Status HeldBy(const UniqueFd& fd, const RuntimeDir& dir) {
   const absl::StatusOr<std::string> text =
-      ReadSmallFd(fd.get(), dir.Entry(kInstanceLockLeaf), 64);
+      ReadSmallFd(fd.get(), dir.Entry(kInstanceLockLeaf), kMaxPidBytes);
   const std::string pid =
       text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : "";
   return absl::AlreadyExistsError(
@@ -84,6 +87,20 @@ absl::StatusOr<InstanceLock> InstanceLock::TryAcquire(const RuntimeDir& dir) {
   }
   return absl::AbortedError(absl::StrCat(dir.Entry(kInstanceLockLeaf),
                                          " is being replaced again and again"));
+}
+
+absl::StatusOr<int> InstanceLock::LastHolder(const RuntimeDir& dir) {
+  const UniqueFd fd(
+      openat(dir.fd(), kInstanceLockLeaf, O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const std::string path = dir.Entry(kInstanceLockLeaf);
+  if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  ZCB_ASSIGN_OR_RETURN(const std::string text,
+                       ReadSmallFd(fd.get(), path, kMaxPidBytes));
+  int pid = 0;
+  if (!absl::SimpleAtoi(text, &pid) || pid <= 0) {
+    return absl::NotFoundError(absl::StrCat(path, " names no process"));
+  }
+  return pid;
 }
 
 bool InstanceLock::StillHeld() const {

@@ -125,6 +125,13 @@ absl::Status RemoveSocket(const ipc::Endpoint& endpoint) {
   return absl::OkStatus();
 }
 
+void RemoveDeadSocket(const ipc::Endpoint& endpoint) {
+  const absl::Status answer =
+      ipc::Connect(endpoint, ipc::Deadline::After(absl::ZeroDuration()))
+          .status();
+  if (absl::IsUnavailable(answer)) RemoveSocket(endpoint).IgnoreError();
+}
+
 std::vector<std::string> LogTail(const std::string& file, off_t offset,
                                  size_t max_lines) {
   const ipc::UniqueFd fd(

@@ -77,6 +77,9 @@ void UnlinkIfSame(const ipc::Endpoint& endpoint,
 // where it is no socket: a file of somebody's.
 absl::Status RemoveSocket(const ipc::Endpoint& endpoint);
 
+// Removes it where nobody listens any more.
+void RemoveDeadSocket(const ipc::Endpoint& endpoint);
+
 // The last `max_lines` lines of `file` that were written after `offset`.
 std::vector<std::string> LogTail(const std::string& file, off_t offset,
                                  size_t max_lines);

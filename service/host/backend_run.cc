@@ -205,7 +205,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (watch_ == nullptr) WatchFiles();
     ipc::MakeDirectories(around_.backends_dir).IgnoreError();
     const absl::Status journal = OwnJournal().Read().status();
-    if (absl::IsNotFound(journal)) WriteJournal();
+    if (absl::IsNotFound(journal) || journal_is_behind_) WriteJournal();
     if (absl::IsResourceExhausted(journal)) LookAtFilesAfter(kWriteAgain);
     if (!route_published_) return;
     const absl::Status info =
@@ -415,6 +415,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
       }
     }
     const absl::Status written = OwnJournal().Write(entry);
+    journal_is_behind_ = !written.ok();
     if (!written.ok()) {
       LogWarning(absl::StrCat(
           name_, ": no journal: ", std::string(written.message())));
@@ -1146,9 +1147,9 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   }
 
   void AppendLogTail(std::vector<std::string>* evidence) {
-    if (adopted_ || !files_.has_value()) return;
+    if (adopted_ || !log_offset_.has_value()) return;
     for (std::string& line :
-         LogTail(files_->log_file, log_offset_, kTailLines)) {
+         LogTail(files_->log_file, *log_offset_, kTailLines)) {
       evidence->push_back(std::move(line));
     }
   }
@@ -1169,6 +1170,7 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
     if (files_.has_value() && !adopted_ && !transient_ &&
         !plan_.registration.has_value()) {
       OwnJournal().Remove();
+      if (log_offset_.has_value()) RemoveDeadSocket(files_->endpoint);
     }
     LogWarning(absl::StrCat(name_, ": start failed: ", text));
     failure.text = std::move(text);
@@ -1236,7 +1238,10 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   SteadyClock::time_point step_began_;
   std::vector<std::string> evidence_;
   std::string failure_;
-  off_t log_offset_ = 0;
+  // Where in its log this run begins; nothing before it is started.
+  absl::optional<off_t> log_offset_;
+  // What it says of this run is not all there is to say: the last write failed.
+  bool journal_is_behind_ = false;
   bool transient_ = false;
   bool forbidden_ = false;
   bool direct_is_free_ = true;

@@ -32,13 +32,15 @@ constexpr char kOurSuffix[] = ".textproto";
 constexpr char kUpstreamSuffix[] = ".servicedef";
 constexpr size_t kMaxFileBytes = 1 << 20;
 
-// The names in `directory` that end in `suffix`, sorted.
-std::vector<std::string> Entries(const std::string& directory,
-                                 absl::string_view suffix) {
+// The names in `directory` that end in `suffix`, sorted; none where there is no
+// directory. Errors by errno.
+absl::StatusOr<std::vector<std::string>> Entries(const std::string& directory,
+                                                 absl::string_view suffix) {
   std::vector<std::string> names;
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(directory.c_str()),
                                                 closedir);
-  if (dir == nullptr) return names;
+  if (dir == nullptr && errno == ENOENT) return names;
+  if (dir == nullptr) return absl::ErrnoToStatus(errno, "cannot be read");
   while (const dirent* entry = readdir(dir.get())) {
     const absl::string_view name = entry->d_name;
     if (name[0] != '.' && absl::EndsWith(name, suffix)) {
@@ -206,7 +208,17 @@ CatalogLoader::Reading CatalogLoader::ReadAll(const DefinitionSources& sources,
   };
   const auto read = [&](const std::string& directory, const char* suffix,
                         auto parse) {
-    for (const std::string& file : Entries(directory, suffix)) {
+    const absl::StatusOr<std::vector<std::string>> files =
+        Entries(directory, suffix);
+    if (!files.ok() && forbidden) return;
+    if (!files.ok()) {
+      reading.unread.push_back(directory);
+      reading.problems.push_back(ProblemAt(
+          directory, absl::StrCat(files.status().message(),
+                                  "; what was read there before is in force")));
+      return;
+    }
+    for (const std::string& file : *files) {
       Source source;
       source.name = std::string(absl::StripSuffix(file, suffix));
       source.source = absl::StrCat(directory, "/", file);
@@ -278,6 +290,8 @@ void CatalogLoader::Resolve(Reading reading) {
         "nothing new is started until the policy is mended: ", first.where(),
         ": ", first.what());
   }
+  for (const std::string& directory : reading.unread)
+    GoOnWith(directory, &reading);
   std::map<std::string, Source> good;
   for (Source& source : reading.sources) {
     for (const v1::Problem& problem : source.parsed.problems) {
@@ -312,6 +326,23 @@ void CatalogLoader::Resolve(Reading reading) {
   good_ = std::move(good);
   ApplyPolicy(policy_, policy_file_, &loading->catalog);
   AskVersions(loading);
+}
+
+// An own definition goes before the built-in one, and that before upstream's.
+void CatalogLoader::GoOnWith(const std::string& directory, Reading* reading) {
+  std::vector<Source>& sources = reading->sources;
+  for (const auto& [name, source] : good_) {
+    if (!absl::StartsWith(source.source, absl::StrCat(directory, "/")))
+      continue;
+    const auto same = std::find_if(
+        sources.begin(), sources.end(),
+        [&name = name](const Source& read) { return read.name == name; });
+    if (same == sources.end()) {
+      sources.push_back(source);
+    } else if (directory == sources_.services_dir) {
+      *same = source;
+    }
+  }
 }
 
 void CatalogLoader::AskVersions(const std::shared_ptr<Loading>& loading) {

@@ -61,6 +61,8 @@ class CatalogLoader {
     std::vector<Source> sources;
     // What is neither of the policy nor of one of the sources.
     std::vector<v1::Problem> problems;
+    // Directories of definitions that could not be read.
+    std::vector<std::string> unread;
   };
   struct Loading;
 
@@ -69,6 +71,8 @@ class CatalogLoader {
                          const v1::Policy& last_policy);
   void Begin();
   void Resolve(Reading reading);
+  // Keeps in force what an earlier reading found there.
+  void GoOnWith(const std::string& directory, Reading* reading);
   void AskVersions(const std::shared_ptr<Loading>& loading);
   void Finish(Loading& loading);
 

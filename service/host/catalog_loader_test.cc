@@ -200,6 +200,26 @@ TEST_F(CatalogLoaderTest, AMistakeKeepsTheLastGoodFormAndIsTold) {
   EXPECT_THAT(catalog.problems, IsEmpty());
 }
 
+TEST_F(CatalogLoaderTest, ADirectoryThatCannotBeReadIsNotEmpty) {
+  Define("demo", Binary(Program("tool", "1.0.0"), "1.0.0"));
+  DefineUpstream("other", Program("tool", "1.0.0"), "2.0.0");
+  Load();
+  const std::string directory = dir_.Entry("services");
+  ASSERT_EQ(rename(directory.c_str(), dir_.Entry("away").c_str()), 0);
+  std::ofstream(directory) << "no directory";
+  // Twice in a row, too.
+  for (int i = 0; i < 2; ++i) {
+    const Catalog catalog = Load();
+    EXPECT_THAT(Versions(catalog, "demo"), ElementsAre("1.0.0"));
+    EXPECT_THAT(Versions(catalog, "other"), ElementsAre("2.0.0"));
+    ASSERT_THAT(catalog.problems, SizeIs(1));
+    EXPECT_EQ(catalog.problems[0].where(), directory);
+    EXPECT_THAT(catalog.problems[0].what(), HasSubstr("Not a directory"));
+  }
+  ASSERT_EQ(unlink(directory.c_str()), 0);
+  EXPECT_THAT(Versions(Load(), "demo"), IsEmpty());
+}
+
 TEST_F(CatalogLoaderTest, FilesThatOthersMayWriteAreNotRead) {
   Define("demo", Binary(Program("tool", "1.0.0")), 0620);
   Define("more", Binary(Program("tool", "1.0.0")), 0644);

@@ -79,6 +79,9 @@ void CarryOutLastWill(int looks) {
       ipc::RuntimeDir::Find(ipc::HostRuntimeDirInputs(ipc::HostEnvironment()));
   if (!runtime.ok()) return;
   for (const auto& [id, entry] : ReadJournals(runtime->Entry("backends"))) {
+    // It is on its way out: whoever the name led to it would lose it at once,
+    // and nobody takes the link away.
+    if (entry.asked_to_end()) continue;
     const v1::RouteInfo& backend = entry.backend();
     const absl::StatusOr<ipc::Endpoint> endpoint =
         ipc::Endpoint::Parse(backend.endpoint());

@@ -28,6 +28,7 @@
 #include "gtest/gtest.h"
 #include "ipc/endpoint.h"
 #include "ipc/listener.h"
+#include "ipc/process.h"
 #include "ipc/testing/wait_for.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/version.h"
@@ -340,6 +341,68 @@ TEST_F(CliTest, ServiceAddRefusesMistakes) {
   EXPECT_TRUE(ServiceFiles().empty());
 }
 
+TEST_F(CliTest, ServiceAddLosesNothingAPersonWrote) {
+  const std::string file = home_.services_dir() + "/tool.textproto";
+  const std::string real = home_.Entry("work/tool.textproto");
+  const std::string text =
+      "# by hand\nname: \"tool\"\nidle_stop { seconds: 9 }\n";
+  std::filesystem::create_directories(home_.services_dir());
+  WriteFile(real, text);
+  ASSERT_EQ(chmod(real.c_str(), 0644), 0);
+  ASSERT_EQ(symlink(real.c_str(), file.c_str()), 0);
+  // Without binaries, and with a change that has a mistake.
+  EXPECT_EQ(Cli({"service", "add", "tool", "--binary", BackendProgram(),
+                 "--version", "1.0.0", "--arg", "{bogus}"})
+                .status,
+            1);
+  EXPECT_EQ(ReadFile(real), text);
+  const std::string before = file + ".before";
+  EXPECT_NE(access(before.c_str(), F_OK), 0);
+
+  const Struct report = Json({"service", "add", "tool", "--binary",
+                              BackendProgram(), "--version", "1.0.0"});
+  EXPECT_EQ(Text(report, "kept"), before);
+  EXPECT_EQ(ReadFile(before), text);
+  EXPECT_TRUE(absl::StrContains(ReadFile(real), BackendProgram()));
+  struct stat now;
+  ASSERT_EQ(lstat(real.c_str(), &now), 0);
+  EXPECT_EQ(now.st_mode & 0777, 0644U);
+  ASSERT_EQ(lstat(file.c_str(), &now), 0);
+  EXPECT_TRUE(S_ISLNK(now.st_mode));
+  // Its own writing is not kept.
+  EXPECT_EQ(Text(Json({"service", "add", "tool", "--binary", BackendProgram(),
+                       "--version", "2.0.0"}),
+                 "kept"),
+            "");
+}
+
+TEST_F(CliTest, ServiceAddNeedsAHome) {
+  const Finished none =
+      Cli({"service", "add", "tool", "--binary", BackendProgram()},
+          {{"HOME", ""}, {"XDG_CONFIG_HOME", ""}});
+  EXPECT_EQ(none.status, 1);
+  EXPECT_TRUE(absl::StrContains(none.err, "neither HOME nor XDG_CONFIG_HOME"))
+      << none.err;
+}
+
+TEST_F(CliTest, WhatCannotBePrintedIsAFailure) {
+  StartBroker();
+  for (const char* verb : {"status", "metrics", "events"}) {
+    const ipc::UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+    ProcessOptions options;
+    options.stdout_fd = full.get();
+    Process process({CommandLineProgram(), verb}, home_.environment(), options);
+    EXPECT_EQ(process.Wait(), 1) << verb;
+  }
+  // A reader that has enough is none.
+  EXPECT_EQ(RunToEnd({"sh", "-c",
+                      absl::StrCat(CommandLineProgram(),
+                                   " metrics | true; exit ${PIPESTATUS:-0}")},
+                     home_.environment())
+                .err,
+            "");
+}
+
 TEST_F(CliTest, ServiceCheckShowsMistakes) {
   home_.Define("typo", "name: \"typo\"\nbinary: 1\n");
   const Struct report = Json({"service", "check"}, 1);
@@ -415,6 +478,74 @@ TEST_F(CliTest, DownWaitsUntilAMuteBrokerIsReplacedAndEndsThatOne) {
   EXPECT_NE(At(down, "pid").number_value(), mute);
   EXPECT_FALSE(IsRunning(mute));
   EXPECT_FALSE(IsRunning(keeper));
+}
+
+// A broker that `up` started, with a backend that takes its time to end.
+class SlowEndTest : public CliTest {
+ protected:
+  SlowEndTest() {
+    home_.Define("slow", ReferenceDefinition("slow", {"1.0.0"}, {},
+                                             "stop_grace { seconds: 3 }\n"));
+    const Struct up = Json({"up", "--allow-root"});
+    broker_ = static_cast<pid_t>(At(up, "pid").number_value());
+    keeper_ = static_cast<pid_t>(At(up, "keeper_pid").number_value());
+    const GrpcAnswer answer = Client().Negotiate("slow", "1.0.0");
+    EXPECT_TRUE(answer.ok()) << answer.status.error_message();
+    backend_ = static_cast<pid_t>(answer.response.route().pid());
+    // It does not even notice that it is asked to.
+    StopWhole(backend_);
+    ending_ = std::make_unique<Process>(
+        std::vector<std::string>{CommandLineProgram(), "down",
+                                 "--stop-backends"},
+        home_.environment());
+    EXPECT_TRUE(
+        ipc::WaitFor([&] { return access(socket().c_str(), F_OK) != 0; },
+                     "the broker to leave its names", kPatience));
+  }
+
+  pid_t broker_ = 0;
+  pid_t keeper_ = 0;
+  pid_t backend_ = 0;
+  std::unique_ptr<Process> ending_;
+};
+
+TEST_F(SlowEndTest, DownWaitsForItToo) {
+  const Finished second = Cli({"down"});
+  EXPECT_EQ(second.status, 0) << second.err;
+  EXPECT_EQ(second.out, absl::StrCat("the broker was ending already, and has "
+                                     "ended (process ",
+                                     broker_, ")\n"));
+  EXPECT_FALSE(IsRunning(broker_));
+  EXPECT_EQ(ending_->Wait(), 0);
+}
+
+TEST_F(SlowEndTest, UpWaitsForThePlace) {
+  const Struct up = Json({"up", "--allow-root"});
+  EXPECT_TRUE(At(up, "started").bool_value());
+  EXPECT_FALSE(IsRunning(broker_));
+  EXPECT_EQ(ending_->Wait(), 0);
+  // The next one answers, and no name leads to what has ended.
+  EXPECT_TRUE(Client().Negotiate("slow", "1.0.0").ok());
+}
+
+TEST_F(SlowEndTest, ABrokerThatDiesMeanwhileIsNotLeftReplaced) {
+  ASSERT_EQ(kill(broker_, SIGKILL), 0);
+  EXPECT_EQ(ending_->Wait(), 0);
+  EXPECT_FALSE(IsRunning(keeper_));
+  EXPECT_NE(access(socket().c_str(), F_OK), 0);
+  EXPECT_FALSE(IsRunning(backend_));
+}
+
+// Not even where a keeper comes that cannot have the place.
+TEST_F(SlowEndTest, NoNameIsLedToABackendOnItsWayOut) {
+  Process late({*ipc::ExecutablePath(keeper_), "--broker", BrokerProgram(),
+                "--", "--allow-root"},
+               home_.environment());
+  EXPECT_EQ(late.Wait(), 14);
+  EXPECT_EQ(ending_->Wait(), 0);
+  EXPECT_NE(
+      access(home_.Entry("run/zcbroker/routes/slow/1.0.0.sock").c_str(), F_OK),
+      0);
 }
 
 TEST_F(CliTest, UpTellsOfADirectoryThatIsNotThereYet) {
@@ -752,6 +883,14 @@ TEST_F(LogLinesTest, EachIsAnObject) {
   const Finished dangling = Cli({"logs", "talker", "3.0.0", "--json"});
   EXPECT_EQ(dangling.status, 1);
   EXPECT_EQ(Text(Parse(dangling.out), "schema"), "zcbroker.cli.ErrorReport/1");
+}
+
+TEST_F(LogLinesTest, AnUnreadableDirectoryBesideThemIsPassedOver) {
+  WriteFile(LogFile("1.0.0"), "here\n");
+  const std::string closed = LogFile("1.0.0") + ".d";
+  ASSERT_EQ(mkdir(closed.c_str(), 0), 0);
+  EXPECT_EQ(Cli({"logs", "talker"}).out, "here\n");
+  EXPECT_EQ(Cli({"logs", "Talker"}).status, 2);
 }
 
 TEST_F(LogLinesTest, NoTerminalObeysThem) {

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -422,6 +424,40 @@ TEST_F(LeavingTest, AStartIsANewChanceForWhatIsBroken) {
   ASSERT_TRUE(Call(&v1::Admin::Stub::StartBackend, &backend).ok());
   EXPECT_EQ(backend.state(), v1::BACKEND_STATE_READY);
   EXPECT_EQ(backend.origin(), v1::ROUTE_ORIGIN_STARTED);
+}
+
+TEST_F(LeavingTest, AFailedStartLeavesNoSocket) {
+  const std::string script = home_.Script(
+      "binds", absl::StrCat(BackendProgram(), " --endpoint \"$1\" & p=$!\n",
+                            "while [ ! -S \"$1\" ]; do :; done\n"
+                            "kill -9 $p; exit 3"));
+  home_.Define("binds",
+               PlainDefinition("binds", script, "args: \"{endpoint}\"\n"));
+  StartBroker();
+  v1::Backend backend;
+  const grpc::Status status = Call(&v1::Admin::Stub::StartBackend, &backend,
+                                   absl::Seconds(10), "binds");
+  EXPECT_EQ(ReadAnswer(status, {}).reason, "BACKEND_START_FAILED");
+  for (const auto& entry : std::filesystem::directory_iterator(
+           home_.Entry("run/zcbroker/backends"))) {
+    EXPECT_NE(entry.path().extension(), ".sock") << entry.path();
+  }
+}
+
+TEST_F(LeavingTest, AFailedStartTellsNothingOfAnEarlierLog) {
+  StartBroker();
+  const std::string socket = Start().endpoint();
+  const std::string log = ReadFile(Row().log_file());
+  EXPECT_TRUE(absl::StrContains(log, "serving ")) << log;
+  v1::Backend backend;
+  ASSERT_TRUE(Call(&v1::Admin::Stub::StopBackend, &backend).ok());
+  // It fails before anything is started.
+  std::ofstream(socket) << "no socket";
+  const grpc::Status status = Call(&v1::Admin::Stub::StartBackend, &backend);
+  EXPECT_EQ(ReadAnswer(status, {}).reason, "BACKEND_START_FAILED");
+  const std::string told = absl::StrJoin(Row().evidence(), "\n");
+  EXPECT_TRUE(absl::StrContains(told, "is no socket")) << told;
+  EXPECT_FALSE(absl::StrContains(told, "serving ")) << told;
 }
 
 TEST_F(LeavingTest, WhatNobodyUsesIsStoppedAndWhatSomebodyUsesIsNot) {
