@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "client/broker_socket.h"
+#include "client/cli/looks.h"
 #include "client/cli/own_world.h"
 #include "client/fallback.h"
 #include "client/framed_negotiator.h"
@@ -180,7 +181,9 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
             "the broker at ", endpoint.path(), " gives no sign of life",
             peer.ok() && peer->pid > 0
                 ? absl::StrCat("; look at process ", peer->pid,
-                               ", or end it: its keeper starts another")
+                               KeeperOf(peer->pid) != 0
+                                   ? ", or end it: its keeper starts another"
+                                   : ", or end it, then: zcbroker up")
                 : "")),
         FallbackReason::kBrokerMute);
   }

@@ -25,6 +25,7 @@
 #include "client/cli/broker_program.h"
 #include "client/cli/definition_file.h"
 #include "client/cli/exit_status.h"
+#include "client/cli/looks.h"
 #include "client/cli/progress.h"
 #include "client/cli/report.pb.h"
 #include "client/cli/verbs.h"

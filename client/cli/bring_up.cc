@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
 #include "client/cli/broker_program.h"
+#include "client/cli/looks.h"
 #include "client/cli/progress.h"
 #include "client/fallback.h"
 #include "ipc/deadline.h"
@@ -34,8 +35,6 @@ namespace {
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
 constexpr absl::Duration kEndPatience = absl::Seconds(70);
 constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
-// What the kernel keeps of a program's name is 15 bytes; this has as many.
-constexpr absl::string_view kKeeperName = "zcbroker-keeper";
 
 absl::StatusOr<std::string> MakeLogFile() {
   if (absl::StartsWith(LogDirectory(), ipc::kNoHome)) {
@@ -146,13 +145,6 @@ absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker() {
   }
   ZCB_ASSIGN_OR_RETURN(v1::GetStatusResponse status, (*admin)->GetStatus());
   return absl::optional<v1::GetStatusResponse>(std::move(status));
-}
-
-int KeeperOf(int broker_pid) {
-  const auto broker = ipc::ReadProcessStat(broker_pid);
-  if (!broker.ok()) return 0;
-  const auto parent = ipc::ReadProcessStat(broker->parent);
-  return parent.ok() && parent->name == kKeeperName ? parent->pid : 0;
 }
 
 absl::StatusOr<int> AwaitEndingBroker() {

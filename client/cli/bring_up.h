@@ -37,9 +37,6 @@ absl::StatusOr<absl::optional<v1::GetStatusResponse>> RunningBroker();
 // kDeadlineExceeded after 70 s, longer than any of them is given.
 absl::StatusOr<int> AwaitEndingBroker();
 
-// The keeper of a broker: its parent process, if that is one; else 0.
-int KeeperOf(int broker_pid);
-
 // Returns once it is ready; somebody else's that was quicker will do. What the
 // broker reports as problems, and a keeper that is not installed, is told on
 // standard error. Errors: those of FindBrokerProgram, StartBroker and

@@ -56,6 +56,13 @@ std::string WhoListens(const ipc::UniqueFd& connection) {
   return absl::StrCat("somebody listens: ", *program, ", process ", peer->pid);
 }
 
+int KeeperOf(int broker_pid) {
+  const auto broker = ipc::ReadProcessStat(broker_pid);
+  if (!broker.ok()) return 0;
+  const absl::StatusOr<std::string> parent = ipc::ProgramName(broker->parent);
+  return parent.ok() && *parent == "zcbroker-keeper" ? broker->parent : 0;
+}
+
 BreakerLook LookAtBreaker(const ipc::RuntimeDir& dir) {
   const absl::optional<ipc::BreakerState> state = ipc::ReadBreaker(dir);
   if (!state.has_value()) return {false, "the broker has not been mute"};

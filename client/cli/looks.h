@@ -36,6 +36,9 @@ absl::StatusOr<ipc::UniqueFd> TryConnect(const std::string& path);
 // hands of its keeper.
 std::string WhoListens(const ipc::UniqueFd& connection);
 
+// The keeper of a broker: its parent process, if that is one; else 0.
+int KeeperOf(int broker_pid);
+
 struct BreakerLook {
   // Clients do not ask the broker now.
   bool open = false;
