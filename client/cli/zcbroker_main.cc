@@ -451,7 +451,7 @@ std::string NoCommand(const std::string& word) {
 std::string MistakeText(const CLI::App& verb, const std::string& what) {
   std::string words;
   for (const CLI::App* app = &verb; app != nullptr; app = app->get_parent()) {
-    words = app->get_name() + (words.empty() ? "" : " ") + words;
+    words.insert(0, app->get_name() + (words.empty() ? "" : " "));
   }
   return "zcbroker: " + what + "; see " + words + " --help\n";
 }

@@ -290,8 +290,9 @@ void CatalogLoader::Resolve(Reading reading) {
         "nothing new is started until the policy is mended: ", first.where(),
         ": ", first.what());
   }
-  for (const std::string& directory : reading.unread)
+  for (const std::string& directory : reading.unread) {
     GoOnWith(directory, &reading);
+  }
   std::map<std::string, Source> good;
   for (Source& source : reading.sources) {
     for (const v1::Problem& problem : source.parsed.problems) {
@@ -332,8 +333,9 @@ void CatalogLoader::Resolve(Reading reading) {
 void CatalogLoader::GoOnWith(const std::string& directory, Reading* reading) {
   std::vector<Source>& sources = reading->sources;
   for (const auto& [name, source] : good_) {
-    if (!absl::StartsWith(source.source, absl::StrCat(directory, "/")))
+    if (!absl::StartsWith(source.source, absl::StrCat(directory, "/"))) {
       continue;
+    }
     const auto same = std::find_if(
         sources.begin(), sources.end(),
         [&name = name](const Source& read) { return read.name == name; });
