@@ -20,7 +20,9 @@
 #include "grpcpp/grpcpp.h"
 #include "ipc/deadline.h"
 #include "ipc/endpoint.h"
+#include "ipc/instance_lock.h"
 #include "ipc/peer_identity.h"
+#include "ipc/runtime_dir.h"
 #include "ipc/status_macros.h"
 #include "ipc/unique_fd.h"
 #include "proto/zcbroker/v1/admin.grpc.pb.h"
@@ -161,6 +163,19 @@ class GrpcAdminClient : public AdminClient {
   std::unique_ptr<v1::Admin::Stub> stub_;
 };
 
+// A socket that a keeper has held names the broker that was first.
+int WhoIsMute(const ipc::EnvironmentLookup& environment,
+              const ipc::UniqueFd& connection) {
+  const auto dir =
+      ipc::RuntimeDir::Find(ipc::HostRuntimeDirInputs(environment));
+  if (dir.ok()) {
+    const absl::StatusOr<int> holder = ipc::InstanceLock::LastHolder(*dir);
+    if (holder.ok()) return *holder;
+  }
+  const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
+  return peer.ok() ? static_cast<int>(peer->pid) : 0;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
@@ -175,13 +190,13 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
       client::CheckBrokerHealth(endpoint, ipc::Deadline::After(kHealth));
   if (!health.ok() &&
       client::FallbackReasonOf(health) == FallbackReason::kBrokerMute) {
-    const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(fd);
+    const int pid = WhoIsMute(environment, fd);
     return WithFallbackReason(
         absl::DeadlineExceededError(absl::StrCat(
             "the broker at ", endpoint.path(), " gives no sign of life",
-            peer.ok() && peer->pid > 0
-                ? absl::StrCat("; look at process ", peer->pid,
-                               KeeperOf(peer->pid) != 0
+            pid > 0
+                ? absl::StrCat("; look at process ", pid,
+                               KeeperOf(pid) != 0
                                    ? ", or end it: its keeper starts another"
                                    : ", or end it, then: zcbroker up")
                 : "")),

@@ -45,8 +45,9 @@ constexpr absl::Duration kDownPatience = absl::Seconds(70);
 constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 // One that died while it ended is replaced; that one ends in order.
 constexpr int kDownRounds = 3;
-// A keeper takes 10 s to find that nobody is served, and to start another.
-constexpr absl::Duration kMutePatience = absl::Seconds(15);
+// A keeper takes 10 s to find that nobody is served, and to start another; some
+// more on a busy machine.
+constexpr absl::Duration kMutePatience = absl::Seconds(20);
 
 void PrintServices(
     const google::protobuf::RepeatedPtrField<v1::ServiceSummary>& services) {
@@ -271,6 +272,10 @@ int ServiceAdd(Format format, const std::string& config_dir,
   if (before->by_hand) {
     // What is written has no comments.
     report.set_kept(absl::StrCat(file, ".before"));
+    // One that was kept earlier stays, too.
+    for (int n = 2; access(report.kept().c_str(), F_OK) == 0; ++n) {
+      report.set_kept(absl::StrCat(file, ".before", n));
+    }
     written = WriteDefinitionText(report.kept(), *before->text);
   }
   if (written.ok()) written = WriteDefinition(file, definition);
@@ -507,26 +512,27 @@ absl::StatusOr<Ending> EndBroker(bool stop_backends, DownReport* report) {
 
 int Down(Format format, bool stop_backends) {
   DownReport report;
-  bool asked = true;
+  // One that was ending already.
+  int ending_one = 0;
   for (int round = 0;; ++round) {
     const auto ending = EndBroker(stop_backends, &report);
     if (!ending.ok()) return PrintFailure(format, ending.status());
     if (*ending == Ending::kOver) break;
     const auto before = AwaitEndingBroker();
     if (!before.ok()) return PrintFailure(format, before.status());
-    if (*ending == Ending::kNobody) {
-      asked = report.stopped();
-      if (!asked && *before != 0) {
-        report.set_stopped(true);
-        report.set_pid(static_cast<uint32_t>(*before));
-      }
-      break;
-    }
+    if (*before != 0) ending_one = *before;
+    // Where one has ended meanwhile its keeper may have started another.
+    if (*ending == Ending::kNobody && *before == 0) break;
     if (round == kDownRounds) {
       return PrintFailure(
           format, absl::AbortedError("a broker is started again and again; "
                                      "see who does so: zcbroker status"));
     }
+  }
+  const bool asked = report.stopped();
+  if (!asked && ending_one != 0) {
+    report.set_stopped(true);
+    report.set_pid(static_cast<uint32_t>(ending_one));
   }
   if (format == Format::kJson) {
     PrintJson(report);

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "client/cli/admin_client.h"
 #include "client/cli/broker_program.h"
@@ -34,6 +35,7 @@ namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
 constexpr absl::Duration kEndPatience = absl::Seconds(70);
+constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
 
 absl::StatusOr<std::string> MakeLogFile() {
@@ -79,13 +81,16 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
   }
   if (!options.config_dir.empty()) {
     std::error_code error;
-    const std::string directory =
+    const std::filesystem::path whole =
         std::filesystem::absolute(options.config_dir, error);
     if (error) {
       return absl::FailedPreconditionError(
           absl::StrCat("--config-dir ", options.config_dir,
                        " is relative, and the working directory is gone"));
     }
+    // As other verbs spell it, who compare.
+    const std::string directory(
+        absl::StripSuffix(whole.lexically_normal().string(), "/"));
     TellOfNoDirectory(directory);
     words.arguments.insert(words.arguments.end(), {"--config-dir", directory});
   }
@@ -156,6 +161,7 @@ absl::StatusOr<int> AwaitEndingBroker() {
   // Its number may be another's by now.
   const absl::StatusOr<std::string> program = ipc::ProgramName(*holder);
   if (!program.ok() || *program != "zcbrokerd") return 0;
+  const int keeper = KeeperOf(*holder);
   const Progress progress(absl::StrCat(
       "waiting for the broker before, process ", *holder, ", to end"));
   // One that goes on, or is replaced in its place, has its socket.
@@ -163,7 +169,11 @@ absl::StatusOr<int> AwaitEndingBroker() {
   const ipc::Deadline deadline = ipc::Deadline::After(kEndPatience);
   while (access(socket.c_str(), F_OK) != 0) {
     const absl::Status ended = AwaitEnd(*holder, kLookAgain);
-    if (ended.ok()) return *holder;
+    if (ended.ok()) {
+      // Its keeper ends too, or starts another.
+      if (keeper != 0) AwaitEnd(keeper, kKeeperPatience).IgnoreError();
+      return *holder;
+    }
     if (deadline.Expired()) return ended;
   }
   return 0;

@@ -31,6 +31,8 @@ constexpr char kExitStatuses[] =
     "command did.";
 
 constexpr char kVerbs[] = "Commands";
+// What the parser is given for the words of a command that is run.
+constexpr char kStandIn[] = "COMMAND";
 
 // Everything a command line can say. Verbs read what concerns them.
 struct CommandLine {
@@ -463,7 +465,8 @@ int InFull(int status) {
   if (fflush(stdout) == 0 && ferror(stdout) == 0) return status;
   const int error = errno;
   pollfd reader{STDOUT_FILENO, POLLOUT, 0};
-  if (poll(&reader, 1, 0) > 0 && (reader.revents & POLLERR) != 0) return status;
+  if (poll(&reader, 1, 0) > 0 && (reader.revents & (POLLERR | POLLHUP)) != 0)
+    return status;
   fprintf(stderr, "zcbroker: not all could be printed%s%s\n",
           error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
   return status == kExitOk ? kExitFailure : status;
@@ -520,17 +523,23 @@ int Main(int argc, char** argv) {
       argv, end, [](const char* word) { return std::string(word) == "--"; });
   const bool has_command = RunsACommand(argc, argv) && end - mark > 1;
   std::vector<const char*> words(argv, has_command ? mark + 1 : end);
-  if (has_command) words.push_back("COMMAND");
+  if (has_command) words.push_back(kStandIn);
   try {
     app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  if (has_command) line.command.assign(mark + 1, end);
+  // Else it has words before the mark, and the stand-in is one too many.
+  const bool marked = line.command == std::vector<std::string>{kStandIn};
+  if (has_command && marked) line.command.assign(mark + 1, end);
   std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
   // The mark before a command's own words is no word of ours.
   unknown.erase(std::remove(unknown.begin(), unknown.end(), "--"),
                 unknown.end());
+  if (has_command && !marked) {
+    std::replace(unknown.begin(), unknown.end(), std::string(kStandIn),
+                 std::string("--"));
+  }
   if (!chosen || !unknown.empty()) {
     std::string what = unknown.empty() ? std::string("say a command")
                        : chosen ? "unexpected argument '" + unknown[0] + "'"

@@ -749,6 +749,8 @@ class Run : public BackendRun, public std::enable_shared_from_this<Run> {
   void WatchPidfd() {
     ipc::UniqueFd copy(fcntl(handle_.get(), F_DUPFD_CLOEXEC, 0));
     asio::error_code ignored;
+    // That of a launcher, which was gone on with, and is not who serves.
+    pidfd_.close(ignored);
     if (copy) pidfd_.assign(copy.release(), ignored);
     if (!pidfd_.is_open()) {
       LogError(absl::StrCat(name_, ": no descriptor left to watch process ",

@@ -20,10 +20,11 @@ template <typename Io, typename Handler>
 void WhenReady(Io& io, typename Io::wait_type what, Handler handler) {
   io.async_wait(what, [&io, what, handler = std::move(handler)](
                           const asio::error_code& error) mutable {
-    // Errors and hang-ups are told unasked.
+    // Errors and hang-ups are told unasked; the third kind has urgent data too.
     pollfd look{io.native_handle(), 0, 0};
     if (what == Io::wait_read) look.events = POLLIN;
     if (what == Io::wait_write) look.events = POLLOUT;
+    if (what == Io::wait_error) look.events = POLLPRI;
     if (!error && poll(&look, 1, 0) == 0) {
       WhenReady(io, what, std::move(handler));
     } else {

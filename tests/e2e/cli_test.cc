@@ -369,6 +369,17 @@ TEST_F(CliTest, ServiceAddLosesNothingAPersonWrote) {
   EXPECT_EQ(now.st_mode & 0777, 0644U);
   ASSERT_EQ(lstat(file.c_str(), &now), 0);
   EXPECT_TRUE(S_ISLNK(now.st_mode));
+  // Written by hand once more: one that was kept stays, a mistake or not.
+  WriteFile(real, ReadFile(real) + "# more\n");
+  EXPECT_EQ(Cli({"service", "add", "tool", "--binary", BackendProgram(),
+                 "--version", "1.0.0", "--arg", "{bogus}"})
+                .status,
+            1);
+  EXPECT_EQ(Text(Json({"service", "add", "tool", "--binary", BackendProgram(),
+                       "--version", "1.0.0"}),
+                 "kept"),
+            before + "2");
+  EXPECT_EQ(ReadFile(before), text);
   // Its own writing is not kept.
   EXPECT_EQ(Text(Json({"service", "add", "tool", "--binary", BackendProgram(),
                        "--version", "2.0.0"}),
@@ -484,7 +495,7 @@ class SlowEndTest : public CliTest {
  protected:
   SlowEndTest() {
     home_.Define("slow", ReferenceDefinition("slow", {"1.0.0"}, {},
-                                             "stop_grace { seconds: 3 }\n"));
+                                             "stop_grace { seconds: 8 }\n"));
     const Struct up = Json({"up", "--allow-root"});
     broker_ = static_cast<pid_t>(At(up, "pid").number_value());
     keeper_ = static_cast<pid_t>(At(up, "keeper_pid").number_value());
@@ -888,7 +899,16 @@ TEST_F(LogLinesTest, AnUnreadableDirectoryBesideThemIsPassedOver) {
   WriteFile(LogFile("1.0.0"), "here\n");
   const std::string closed = LogFile("1.0.0") + ".d";
   ASSERT_EQ(mkdir(closed.c_str(), 0), 0);
-  EXPECT_EQ(Cli({"logs", "talker"}).out, "here\n");
+  std::vector<std::string> words = {CommandLineProgram(), "logs", "talker"};
+  if (geteuid() == 0) {
+    // Root may read it.
+    words.insert(words.begin(),
+                 {"setpriv", "--bounding-set=-all", "--inh-caps=-all"});
+  }
+  EXPECT_EQ(RunToEnd(words, home_.environment()).out, "here\n");
+}
+
+TEST_F(LogLinesTest, ANameThatIsNoneIsWrongUsage) {
   EXPECT_EQ(Cli({"logs", "Talker"}).status, 2);
 }
 

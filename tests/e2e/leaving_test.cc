@@ -427,10 +427,11 @@ TEST_F(LeavingTest, AStartIsANewChanceForWhatIsBroken) {
 }
 
 TEST_F(LeavingTest, AFailedStartLeavesNoSocket) {
+  // Nobody listens there any more when the name is there.
   const std::string script = home_.Script(
-      "binds", absl::StrCat(BackendProgram(), " --endpoint \"$1\" & p=$!\n",
-                            "while [ ! -S \"$1\" ]; do :; done\n"
-                            "kill -9 $p; exit 3"));
+      "binds", absl::StrCat(BackendProgram(), " --endpoint \"$1.t\" & p=$!\n",
+                            "while [ ! -S \"$1.t\" ]; do :; done\n"
+                            "kill -9 $p; wait $p; mv \"$1.t\" \"$1\"; exit 3"));
   home_.Define("binds",
                PlainDefinition("binds", script, "args: \"{endpoint}\"\n"));
   StartBroker();

@@ -167,6 +167,8 @@ void EndAllChildren() {
 }
 
 void StopWhole(pid_t pid) {
+  // 0 would be ourselves.
+  ASSERT_GT(pid, 0);
   ASSERT_EQ(kill(pid, SIGSTOP), 0);
   const std::string threads = absl::StrCat("/proc/", pid, "/task");
   ASSERT_TRUE(ipc::WaitFor(

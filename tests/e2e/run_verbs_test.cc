@@ -188,6 +188,9 @@ TEST_F(RunVerbsTest, TheCommandsWordsAreItsOwn) {
             "<[]><[1,2]><[a b]><><--><--json><-h><*><%s>");
   EXPECT_EQ(Exec(kDemo, {"[", "-d", "/", "]"}).status, 0);
   EXPECT_EQ(Exec(kDemo, {"[]"}).status, 127);
+  EXPECT_EQ(Cli({"exec", "git", "checkout", "--", "file"}).err,
+            "zcbroker: unexpected argument '--'; write -- before the "
+            "command: -- git ...; see zcbroker exec --help\n");
 }
 
 TEST_F(RunVerbsTest, ExecNeedsACommand) {

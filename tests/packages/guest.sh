@@ -144,7 +144,9 @@ bash_completes() {
     COMP_WORDS=(zcbroker service a) COMP_CWORD=2; _zcbroker; [ "${COMPREPLY[*]}" = add ]
     COMP_WORDS=(zcbroker service add --bin) COMP_CWORD=3; _zcbroker; [ "${COMPREPLY[*]}" = --binary ]
     COMPREPLY=() COMP_WORDS=(zcbroker service add --binary /op) COMP_CWORD=4; _zcbroker; [ -z "${COMPREPLY[*]}" ]
-    for verb in $(zcbroker --help | sed -n "/^Subcommands:/,/^$/s/^  \([a-z]*\) .*/\1/p"); do
+    verbs=$(zcbroker --help | sed -n "/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p")
+    [ -n "$verbs" ]
+    for verb in $verbs; do
       COMP_WORDS=(zcbroker "$verb") COMP_CWORD=1; _zcbroker; [[ " ${COMPREPLY[*]} " == *" $verb "* ]]
     done'
 }
