@@ -36,27 +36,27 @@ constexpr char kStandIn[] = "COMMAND";
 
 // Everything a command line can say. Verbs read what concerns them.
 struct CommandLine {
-  bool json = false;
   Target target;
   RouteOptions route;
   int count = 1;
+  int metrics_port = 0;
   Target compile_target{"zccache", ""};
   std::vector<std::string> command;
   std::string config_dir;
-  bool effective = false;
   ServiceChange change;
-  bool allow_root = false;
-  bool no_claim = false;
-  int metrics_port = 0;
-  bool stop_backends = false;
   RunOptions run;
   std::string shell = "sh";
-  bool all = false;
   EventOptions events;
   LogOptions logs;
   ReportOptions report;
   TopOptions top;
   std::string completed_shell;
+  bool json = false;
+  bool effective = false;
+  bool allow_root = false;
+  bool no_claim = false;
+  bool stop_backends = false;
+  bool all = false;
 
   Format format() const { return json ? Format::kJson : Format::kText; }
 };
