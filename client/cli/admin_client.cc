@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "client/broker_socket.h"
 #include "client/cli/looks.h"
+#include "client/cli/output.h"
 #include "client/cli/own_world.h"
 #include "client/fallback.h"
 #include "client/framed_negotiator.h"
@@ -195,10 +196,11 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(
         absl::DeadlineExceededError(absl::StrCat(
             "the broker at ", endpoint.path(), " gives no sign of life",
             pid > 0
-                ? absl::StrCat("; look at process ", pid,
-                               KeeperOf(pid) != 0
-                                   ? ", or end it: its keeper starts another"
-                                   : ", or end it, then: zcbroker up")
+                ? absl::StrCat(
+                      "; look at process ", pid,
+                      KeeperOf(pid) != 0
+                          ? ", or end it: its keeper starts another"
+                          : absl::StrCat(", or end it, then: ", UpCommand()))
                 : "")),
         FallbackReason::kBrokerMute);
   }

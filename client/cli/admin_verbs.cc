@@ -5,10 +5,8 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -17,7 +15,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "client/cli/admin_client.h"
@@ -40,9 +37,6 @@
 namespace zcbroker::cli {
 namespace {
 
-// Beyond what the broker waits for backends that take their time to end.
-constexpr absl::Duration kDownPatience = absl::Seconds(70);
-constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 // One that died while it ended is replaced; that one ends in order.
 constexpr int kDownRounds = 3;
 // A keeper takes 10 s to find that nobody is served, and to start another; some
@@ -195,11 +189,7 @@ std::string ConfigDirectory(const std::string& given) {
                                            "XDG_CONFIG_HOME", ".config"),
                         "/zcbroker");
   }
-  // As a running broker calls it.
-  std::error_code error;
-  const std::filesystem::path whole = std::filesystem::absolute(given, error);
-  const std::string path = error ? given : whole.lexically_normal().string();
-  return std::string(absl::StripSuffix(path, "/"));
+  return WholeDirectory(given).value_or(given);
 }
 
 absl::StatusOr<v1::ReloadDefinitionsResponse> CheckDefinitions(
@@ -500,7 +490,7 @@ absl::StatusOr<Ending> EndBroker(bool stop_backends, DownReport* report) {
     return stopping.status();
   }
   admin->reset();
-  ZCB_RETURN_IF_ERROR(AwaitEnd(static_cast<int>(status->pid()), kDownPatience));
+  ZCB_RETURN_IF_ERROR(AwaitEnd(static_cast<int>(status->pid()), kEndPatience));
   report->set_stopped(true);
   report->set_pid(status->pid());
   report->set_backends_stopped(stopping->backends_to_stop());

@@ -34,8 +34,6 @@ namespace zcbroker::cli {
 namespace {
 
 constexpr absl::Duration kUpPatience = absl::Seconds(10);
-constexpr absl::Duration kEndPatience = absl::Seconds(70);
-constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
 constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
 
 absl::StatusOr<std::string> MakeLogFile() {
@@ -80,17 +78,8 @@ absl::StatusOr<CommandWords> BrokerCommand(const UpOptions& options) {
     words.program = std::move(broker);
   }
   if (!options.config_dir.empty()) {
-    std::error_code error;
-    const std::filesystem::path whole =
-        std::filesystem::absolute(options.config_dir, error);
-    if (error) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("--config-dir ", options.config_dir,
-                       " is relative, and the working directory is gone"));
-    }
-    // As other verbs spell it, who compare.
-    const std::string directory(
-        absl::StripSuffix(whole.lexically_normal().string(), "/"));
+    ZCB_ASSIGN_OR_RETURN(const std::string directory,
+                         WholeDirectory(options.config_dir));
     TellOfNoDirectory(directory);
     words.arguments.insert(words.arguments.end(), {"--config-dir", directory});
   }
@@ -127,6 +116,19 @@ UpReport ReportOf(const v1::GetStatusResponse& status) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> WholeDirectory(const std::string& config_dir) {
+  std::error_code error;
+  const std::filesystem::path whole =
+      std::filesystem::absolute(config_dir, error);
+  if (error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--config-dir ", config_dir,
+                     " is relative, and the working directory is gone"));
+  }
+  const std::string path = whole.lexically_normal();
+  return std::string(absl::StripSuffix(path, "/"));
+}
 
 std::string LogDirectory() {
   return absl::StrCat(ipc::BaseDirectory(ipc::HostEnvironment(),

@@ -22,6 +22,16 @@ struct UpOptions {
   int metrics_port = 0;
 };
 
+// How long a broker may take to end: beyond what it waits for backends that
+// take their time. Its keeper ends at once after it, or starts another.
+inline constexpr absl::Duration kEndPatience = absl::Seconds(70);
+inline constexpr absl::Duration kKeeperPatience = absl::Seconds(5);
+
+// A --config-dir as the broker is given it, absolute and without a slash at its
+// end, so that verbs name files as it does. kFailedPrecondition where it is
+// relative and the working directory is gone.
+absl::StatusOr<std::string> WholeDirectory(const std::string& config_dir);
+
 // Where the broker's log and those of its backends are.
 std::string LogDirectory();
 

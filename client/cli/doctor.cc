@@ -56,10 +56,6 @@ constexpr absl::string_view kLongestLeaf = "/backends/0123456789abcdef.sock";
 constexpr std::size_t kPathsGetTight = 8;
 constexpr std::size_t kShownBytes = 400;
 
-std::string UpCommand() {
-  return geteuid() == 0 ? "zcbroker up --allow-root" : "zcbroker up";
-}
-
 class Physician {
  public:
   Physician(const std::string& config_dir, Target target)

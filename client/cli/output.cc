@@ -84,8 +84,7 @@ void PrintWayOut(client::FallbackReason reason) {
           fprintf(stderr, "  passed over: %s\n", ForTerminal(why).c_str());
         }
       }
-      fprintf(stderr, "  start one with: zcbroker up%s\n",
-              geteuid() == 0 ? " --allow-root" : "");
+      fprintf(stderr, "  start one with: %s\n", UpCommand().c_str());
       return;
     }
     default:
@@ -114,6 +113,10 @@ void PrintJson(const google::protobuf::Message& message) {
   printf("{\"schema\":\"%s/%d\"%s%s\n",
          message.GetDescriptor()->full_name().c_str(), kJsonSchema,
          json == "{}" ? "" : ",", json.c_str() + 1);
+}
+
+std::string UpCommand() {
+  return geteuid() == 0 ? "zcbroker up --allow-root" : "zcbroker up";
 }
 
 int PrintFailure(Format format, const absl::Status& status) {

@@ -24,6 +24,9 @@ inline constexpr int kJsonSchema = 1;
 // its .proto, defaults included.
 void PrintJson(const google::protobuf::Message& message);
 
+// "zcbroker up", with what root has to add.
+std::string UpCommand();
+
 // The failure in the chosen format: words to standard error, or an ErrorReport
 // to standard output. Returns the exit status for it: a refusal's own, else
 // kExitNoBroker where no broker could be asked, else kExitFailure.

@@ -465,8 +465,9 @@ int InFull(int status) {
   if (fflush(stdout) == 0 && ferror(stdout) == 0) return status;
   const int error = errno;
   pollfd reader{STDOUT_FILENO, POLLOUT, 0};
-  if (poll(&reader, 1, 0) > 0 && (reader.revents & (POLLERR | POLLHUP)) != 0)
+  if (poll(&reader, 1, 0) > 0 && (reader.revents & (POLLERR | POLLHUP)) != 0) {
     return status;
+  }
   fprintf(stderr, "zcbroker: not all could be printed%s%s\n",
           error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
   return status == kExitOk ? kExitFailure : status;
