@@ -3,6 +3,8 @@
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "ipc/wire/utf8.h"
 
 namespace zcbroker::ipc {
@@ -38,6 +40,13 @@ std::string Escape(absl::string_view bytes) {
     }
   }
   return escaped;
+}
+
+std::string EscapeAllBut(char kept, absl::string_view bytes) {
+  return absl::StrJoin(absl::StrSplit(bytes, kept), std::string(1, kept),
+                       [](std::string* all, absl::string_view part) {
+                         all->append(Escape(part));
+                       });
 }
 
 }  // namespace zcbroker::ipc

@@ -13,6 +13,9 @@ namespace zcbroker::ipc {
 // and so is every byte over 127 where the whole is not UTF-8. A string field
 // with other bytes makes the message that holds it unreadable.
 std::string Escape(absl::string_view bytes);
+// The same of each part between two `kept`, a control character that is not
+// escaped: the ends of lines, or tabs.
+std::string EscapeAllBut(char kept, absl::string_view bytes);
 
 }  // namespace zcbroker::ipc
 

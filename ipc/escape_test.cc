@@ -25,5 +25,10 @@ TEST(EscapeTest, LeavesTextAndShowsTheRest) {
   for (const auto& row : kRows) EXPECT_EQ(Escape(row.bytes), row.escaped);
 }
 
+TEST(EscapeTest, OneCharacterMayBeKept) {
+  EXPECT_EQ(EscapeAllBut('\n', "a\n\tb\n"), "a\n\\x09b\n");
+  EXPECT_EQ(EscapeAllBut('\t', "gr\xfc\tgr\xc3\xbc"), "gr\\xfc\tgr\xc3\xbc");
+}
+
 }  // namespace
 }  // namespace zcbroker::ipc

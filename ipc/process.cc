@@ -74,4 +74,9 @@ absl::StatusOr<std::string> ProgramName(int pid) {
   return std::string(there.substr(there.rfind('/') + 1));
 }
 
+bool RunsProgram(int pid, absl::string_view name) {
+  const absl::StatusOr<std::string> program = ProgramName(pid);
+  return program.ok() && *program == name;
+}
+
 }  // namespace zcbroker::ipc

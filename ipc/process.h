@@ -79,6 +79,8 @@ absl::Status SendSignal(const UniqueFd& pidfd, int signal);
 absl::StatusOr<std::string> ExecutablePath(int pid);
 // The last part of that path, also of a file that is gone.
 absl::StatusOr<std::string> ProgramName(int pid);
+// Whether that is `name`; false where it cannot be read.
+bool RunsProgram(int pid, absl::string_view name);
 
 // Those of `names` that are set in the environment `pid` was started with (up
 // to 2 MiB of it); one without is not in the map. kPermissionDenied where it

@@ -98,6 +98,8 @@ TEST(ProcessTest, AProgramHasItsNameWhenItsFileIsGone) {
   ASSERT_TRUE(WaitFor([&] { return *ExecutablePath(child.pid()) == file; },
                       "the child to run its program"));
   EXPECT_EQ(*ProgramName(child.pid()), "sleeper");
+  EXPECT_TRUE(RunsProgram(child.pid(), "sleeper"));
+  EXPECT_FALSE(RunsProgram(child.pid(), "leeper"));
   std::filesystem::remove(file);
   EXPECT_EQ(*ExecutablePath(child.pid()), file + " (deleted)");
   EXPECT_EQ(*ProgramName(child.pid()), "sleeper");

@@ -161,8 +161,7 @@ absl::StatusOr<int> AwaitEndingBroker() {
   const absl::StatusOr<int> holder = ipc::InstanceLock::LastHolder(*dir);
   if (!holder.ok()) return 0;
   // Its number may be another's by now.
-  const absl::StatusOr<std::string> program = ipc::ProgramName(*holder);
-  if (!program.ok() || *program != "zcbrokerd") return 0;
+  if (!ipc::RunsProgram(*holder, "zcbrokerd")) return 0;
   const int keeper = KeeperOf(*holder);
   const Progress progress(absl::StrCat(
       "waiting for the broker before, process ", *holder, ", to end"));

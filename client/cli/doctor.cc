@@ -532,8 +532,7 @@ class Physician {
   int OtherBroker(const ipc::UniqueFd& connection) const {
     const absl::StatusOr<ipc::PeerIdentity> peer = ipc::PeerOf(connection);
     if (!peer.ok() || peer->pid == static_cast<int>(broker_pid_)) return 0;
-    const absl::StatusOr<std::string> program = ipc::ProgramName(peer->pid);
-    if (!program.ok() || *program != "zcbrokerd") return 0;
+    if (!ipc::RunsProgram(peer->pid, "zcbrokerd")) return 0;
     const auto theirs = ipc::ReadProcessStat(peer->pid);
     const auto ours = ipc::ReadProcessStat(static_cast<int>(broker_pid_));
     const bool same_keeper =

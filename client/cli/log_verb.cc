@@ -23,8 +23,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "client/cli/bring_up.h"
@@ -100,10 +98,7 @@ std::string Plain(absl::string_view line) {
       text.push_back(line[i++]);
     }
   }
-  return absl::StrJoin(absl::StrSplit(text, '\t'), "\t",
-                       [](std::string* all, absl::string_view column) {
-                         all->append(ipc::Escape(column));
-                       });
+  return ipc::EscapeAllBut('\t', text);
 }
 
 // One file's lines, from a tail(1) of its own, so that each is known to be of

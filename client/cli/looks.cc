@@ -59,8 +59,8 @@ std::string WhoListens(const ipc::UniqueFd& connection) {
 int KeeperOf(int broker_pid) {
   const auto broker = ipc::ReadProcessStat(broker_pid);
   if (!broker.ok()) return 0;
-  const absl::StatusOr<std::string> parent = ipc::ProgramName(broker->parent);
-  return parent.ok() && *parent == "zcbroker-keeper" ? broker->parent : 0;
+  return ipc::RunsProgram(broker->parent, "zcbroker-keeper") ? broker->parent
+                                                             : 0;
 }
 
 BreakerLook LookAtBreaker(const ipc::RuntimeDir& dir) {

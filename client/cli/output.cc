@@ -8,9 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
 #include "client/cli/exit_status.h"
@@ -49,10 +47,7 @@ int ExitStatusOf(const absl::Status& status) {
 
 // Without what a terminal would obey; lines stay lines.
 std::string ForTerminal(absl::string_view text) {
-  return absl::StrJoin(absl::StrSplit(text, '\n'), "\n",
-                       [](std::string* all, absl::string_view line) {
-                         all->append(ipc::Escape(line));
-                       });
+  return ipc::EscapeAllBut('\n', text);
 }
 
 // `text` as the parts of a sentence, each between two marks.

@@ -109,8 +109,7 @@ class Operation : public std::enable_shared_from_this<Operation> {
           ", which listened there, has ended, and another has its socket"));
     }
     if (!process.ok()) return process.status();
-    const absl::StatusOr<std::string> program = ipc::ProgramName(peer->pid);
-    if (peer->pid != getpid() && program.ok() && *program == "zcbrokerd") {
+    if (peer->pid != getpid() && ipc::RunsProgram(peer->pid, "zcbrokerd")) {
       return absl::AlreadyExistsError(absl::StrCat(
           "another broker of yours, process ", peer->pid,
           ", has that name; end it with its own XDG_RUNTIME_DIR: zcbroker "
